@@ -1,0 +1,494 @@
+"""The door to the array libraries.
+
+Nothing else in the core imports array_api_compat or asks which library an array belongs to. What
+is here: the namespace of an array, what its dtype can hold, sums that stay accurate, writing in
+place, and whether an array is plain host memory that may be worked on in cache-sized blocks.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+Array: TypeAlias = Any
+"""An array of any library that follows the array API standard (it has no common static type)."""
+
+Namespace: TypeAlias = Any
+"""The module that holds the functions of the standard for one library."""
+
+_namespaces: dict[type, Namespace] = {}
+_precisions: dict[tuple[Any, ...], Precision] = {}
+
+_CONVERT = "convert it first, for example with numpy.asarray(w, dtype=float)"
+
+
+def namespace(w: Array, owner: str) -> Namespace:
+    """The array API namespace of `w`; a TypeError in the name of `owner` if it is no array."""
+    # The question costs a microsecond through array_api_compat and makes torch.compile warn; the
+    # answer depends on the type alone.
+    xp = _namespaces.get(type(w))
+    return _admit(w, owner) if xp is None else xp
+
+
+def _admit(w: Array, owner: str) -> Namespace:
+    kind = type(w)
+    names = {f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in kind.__mro__}
+    if "numpy.MaskedArray" in names:
+        raise TypeError(
+            f"{owner}: w must be a plain array, got a {kind.__name__}; the mask would be lost, so "
+            "pass w.filled(value) or w.data"
+        )
+    if "numpy.matrix" in names:
+        raise TypeError(
+            f"{owner}: w must be a plain array, got a numpy.matrix; pass numpy.asarray(w)"
+        )
+    if "numpy.generic" in names:
+        raise TypeError(
+            f"{owner}: w must be an array, got the scalar {w!r}; pass numpy.asarray(w)"
+        )
+    if "torch.Tensor" in names:
+        import array_api_compat.torch as xp
+    else:
+        from array_api_compat import array_namespace
+
+        try:
+            xp = array_namespace(w)
+        except TypeError:
+            raise TypeError(
+                f"{owner}: w must be an array of a library that follows the array API standard "
+                f"(NumPy, PyTorch, JAX, CuPy, ...), got {_kind(w)}; {_CONVERT}"
+            ) from None
+        if xp is None:
+            raise TypeError(f"{owner}: w must be an array, got {_kind(w)}; {_CONVERT}")
+    _namespaces[kind] = xp
+    return xp
+
+
+def _kind(value: object) -> str:
+    kind = type(value)
+    name = kind.__qualname__
+    return name if kind.__module__ == "builtins" else f"{kind.__module__}.{name}"
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What the dtype of an array can hold, and what its norms are to be computed in."""
+
+    dtype: Any
+    real: Any
+    """The real dtype with the same precision: `dtype` itself unless that is complex."""
+    is_complex: bool
+    eps: float
+    """Distance from 1 to the next larger number."""
+    smallest: float
+    """The smallest positive normal number."""
+    exponent: int
+    """The largest power of two is ``2 ** (exponent - 1)``."""
+    wide: Any | None
+    """A real dtype with at least twice the digits and range, if the library has one."""
+    wide_complex: Any | None
+    by_factor: bool
+    """Single precision beside double: one multiplication by a rounded factor is exact enough."""
+
+    @property
+    def unit(self) -> float:
+        """The largest relative error of one rounding."""
+        return self.eps / 2
+
+    @property
+    def accumulator(self) -> Any:
+        return self.real if self.wide is None else self.wide
+
+
+def precision(w: Array, xp: Namespace, owner: str, *, allow_complex: bool = True) -> Precision:
+    """The precision of `w`; a TypeError in the name of `owner` if it is not floating point."""
+    # JAX tracers have no device, and JAX decides by a flag whether it has float64.
+    where = _jax_x64() if _is_jax(xp) else getattr(w, "device", None)
+    key = (xp.__name__, w.dtype, where)
+    found = _precisions.get(key)
+    if found is None:
+        found = _precisions[key] = _measure_precision(w, xp, owner)
+    if found.is_complex and not allow_complex:
+        raise TypeError(
+            f"{owner}: w must be real, got {w.dtype}; the set has no meaning for complex numbers"
+        )
+    return found
+
+
+def _measure_precision(w: Array, xp: Namespace, owner: str) -> Precision:
+    try:
+        is_complex = bool(xp.isdtype(w.dtype, "complex floating"))
+        is_float = is_complex or bool(xp.isdtype(w.dtype, "real floating"))
+    except TypeError:  # dtypes that NumPy does not know as its own: ml_dtypes' bfloat16
+        is_complex = is_float = False
+    if not is_float:
+        raise TypeError(
+            f"{owner}: w must have a floating point dtype of {library_name(xp)}, got {w.dtype}; cast it "
+            "to float32 or float64 first"
+        )
+    info = xp.finfo(w.dtype)
+    eps, smallest = float(info.eps), float(info.smallest_normal)
+    real = w.dtype
+    if is_complex:
+        real = xp.float32 if eps > 1e-10 else xp.float64
+    doubles = eps > 1e-10 and _has_float64(w, xp)
+    wide = xp.float64 if doubles else xp.float32 if eps > 1e-6 else None
+    return Precision(
+        dtype=w.dtype,
+        real=real,
+        is_complex=is_complex,
+        eps=eps,
+        smallest=smallest,
+        exponent=2 - round(math.log2(smallest)),
+        wide=wide,
+        wide_complex=xp.complex128 if doubles and is_complex else None,
+        by_factor=doubles and eps < 1e-6,
+    )
+
+
+def _has_float64(w: Array, xp: Namespace) -> bool:
+    device = getattr(w, "device", None)
+    if "torch" in xp.__name__:
+        return getattr(device, "type", None) != "mps"
+    try:
+        names = xp.__array_namespace_info__().dtypes(device=device)
+    except (AttributeError, TypeError, ValueError):  # no inspection, or not for this device
+        return hasattr(xp, "float64")
+    return "float64" in names
+
+
+def _is_jax(xp: Namespace) -> bool:
+    return bool(xp.__name__ == "jax.numpy")
+
+
+def _jax_x64() -> bool:
+    return bool(sys.modules["jax"].config.jax_enable_x64)
+
+
+def _library(xp: Namespace) -> str:
+    return str(xp.__name__).removeprefix("array_api_compat.").partition(".")[0]
+
+
+def tolerance(w_precision: Precision, size: int) -> float:
+    """How far, relative to its bound, a group of `size` entries may be out and count as inside.
+
+    This is the only tolerance: the sets use it to decide what they leave alone, the tests to decide
+    what is right. Four units of the last place cover the rounding of a sum that is accurate to
+    its last bit, of the root, of the quotient and of the product; the sum itself adds an eighth of a unit
+    for every doubling of the group, for it is taken pairwise.
+    """
+    return w_precision.eps * (4 + math.log2(max(size, 1)) / 8)
+
+
+# ---------------------------------------------------------------------------------------- axes
+
+
+def normalise_axis(axis: int | tuple[int, ...] | str | None, ndim: int, owner: str) -> tuple[int, ...]:
+    """The axes as sorted non-negative integers."""
+    if axis is None:
+        return tuple(range(ndim))
+    if isinstance(axis, str):
+        raise ValueError(
+            f'{owner}: axis="{axis}" means the incoming weights of one unit, and a bare array does '
+            "not say which axes those are; write axis=1 for a weight of shape (out, in), axis=0 for "
+            "(in, out), axis=(1, 2, 3) for (out, in, height, width), or attach the constraint "
+            "through an adapter, which knows the layer"
+        )
+    axes = (axis,) if isinstance(axis, int) else axis
+    for a in axes:
+        if not -ndim <= a < ndim:
+            raise ValueError(
+                f"{owner}: axis must exist, got axis={axis!r} for an array with {ndim} dimension"
+                f"{'' if ndim == 1 else 's'}; "
+                + (f"use {-ndim} to {ndim - 1}, or None for all" if ndim else "use axis=None")
+            )
+    found = tuple(sorted(a % ndim for a in axes))
+    if len(set(found)) < len(found):
+        raise ValueError(f"{owner}: axis must name each axis once, got axis={axis!r}")
+    return found
+
+
+def group_size(w: Array, axes: tuple[int, ...]) -> int:
+    """Number of entries in a group."""
+    return math.prod(w.shape[a] for a in axes)
+
+
+def groupwise(
+    value: Any, w: Array, axes: tuple[int, ...], xp: Namespace, dtype: Any, name: str
+) -> Any:
+    """A parameter of the groups in a form that combines with reductions that keep their axes.
+
+    `name` is "Class: parameter", for the error where the shape or the library does not fit.
+    """
+    if isinstance(value, float):
+        return value
+    given = like(value, w, xp, dtype, name)
+    shape = tuple(s for i, s in enumerate(w.shape) if i not in axes)
+    fitted = _broadcast(given, shape, xp, f"{name} must broadcast against the groups", "axis")
+    return xp.reshape(fitted, tuple(1 if i in axes else s for i, s in enumerate(w.shape)))
+
+
+def entrywise(value: Any, w: Array, xp: Namespace, dtype: Any, name: str) -> Any:
+    """A parameter of the entries of `w`: a number, or an array of the shape of `w`."""
+    if isinstance(value, float):
+        return value
+    given = like(value, w, xp, dtype, name)
+    return _broadcast(given, tuple(w.shape), xp, f"{name} must broadcast against w", "shape")
+
+
+def _broadcast(given: Array, shape: tuple[int, ...], xp: Namespace, what: str, hint: str) -> Array:
+    own = tuple(given.shape)
+    fits = len(own) <= len(shape) and all(
+        s in (1, t) for s, t in zip(own[::-1], shape[::-1], strict=False)
+    )
+    if not fits:
+        raise ValueError(f"{what}, got shape {own} against {shape}; give one number, or mend {hint}")
+    return given if own == shape else xp.broadcast_to(given, shape)
+
+
+def like(value: Any, w: Array, xp: Namespace, dtype: Any, name: str) -> Array:
+    """A parameter (number, nested tuples of numbers, array) as an array beside `w`."""
+    if isinstance(value, float | tuple):
+        device = None if _is_jax(xp) else getattr(w, "device", None)
+        return xp.asarray(value, dtype=dtype, device=device)
+    if namespace(value, name) is not xp:
+        raise TypeError(
+            f"{name} must be of the library of w ({library_name(xp)}), got {_kind(value)}; convert it, "
+            "or give nested tuples of numbers, which fit every library"
+        )
+    return xp.astype(value, dtype, copy=False)
+
+
+def is_real_number(value: Array) -> bool:
+    """Whether a parameter is an array of real numbers."""
+    xp = namespace(value, "parameter")
+    return bool(xp.isdtype(value.dtype, ("real floating", "integral")))
+
+
+def is_traced(value: Any) -> bool:
+    """Whether the values of a parameter cannot be looked at: a tracer, a fake or a meta tensor."""
+    torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
+    if torch is not None and isinstance(value, torch.Tensor):
+        return type(value) not in (torch.Tensor, torch.nn.Parameter) or value.device.type == "meta"
+    return jax is not None and isinstance(value, jax.core.Tracer)
+
+
+def to_list(value: Array) -> Any:
+    """The entries as nested lists of Python numbers."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return [to_list(value[i, ...]) for i in range(value.shape[0])] if value.ndim else float(value)
+
+
+# ---------------------------------------------------------------------------------------- sums
+
+# Libraries that sum in a tree or cascade by themselves, along every axis (measured: at most 2 units
+# of the last place over 10^6 entries). NumPy does so along the contiguous axis only.
+_ACCURATE_SUMS = ("array_api_compat.torch", "jax.numpy", "array_api_compat.cupy")
+_PLAIN_RUN = 16
+
+
+def accurate_sum(x: Array, axes: tuple[int, ...], xp: Namespace) -> Array:
+    """Sum over `axes`, which are kept with length 1; the error grows with log(size) at most."""
+    if xp.__name__ in _ACCURATE_SUMS:
+        return xp.sum(x, axis=axes, keepdims=True) if axes else x
+    for axis in axes:
+        x = xp.sum(_fold(x, axis, xp), axis=axis, keepdims=True)
+    return x
+
+
+def _fold(x: Array, axis: int, xp: Namespace) -> Array:
+    """Add the second half of an axis to the first until a short run is left."""
+    before: tuple[Any, ...] = (slice(None),) * axis
+    while (length := x.shape[axis]) > _PLAIN_RUN:
+        half = length // 2
+        folded = x[(*before, slice(0, half))] + x[(*before, slice(half, 2 * half))]
+        if length % 2:
+            folded = xp.concat([folded, x[(*before, slice(2 * half, length))]], axis=axis)
+        x = folded
+    return x
+
+
+# ------------------------------------------------------------------------------------- writing
+
+
+def write(w: Array, value: Array) -> None:
+    """Overwrite the entries of `w`, which `check_writable` has passed, inside `unrecorded`."""
+    # On torch this is copy_, which moves the version counter; .data would not, and a backward pass
+    # through the old value would be silently wrong.
+    w[...] = value
+
+
+def unrecorded(xp: Namespace) -> AbstractContextManager[Any]:
+    """A context in which torch's autograd does not record."""
+    return sys.modules["torch"].no_grad() if "torch" in xp.__name__ else nullcontext()
+
+
+def check_writable(w: Array, xp: Namespace, owner: str) -> None:
+    """Refuse what cannot be changed in place, before anything is computed."""
+    if _is_jax(xp):
+        raise TypeError(
+            f"{owner}: project_ needs an array that can be changed, and JAX arrays cannot; write "
+            "w = constraint(w)"
+        )
+    if "torch" in xp.__name__:
+        if w.requires_grad and sys.modules["torch"].is_grad_enabled():
+            raise ValueError(
+                f"{owner}: project_ must not be recorded by autograd, and w requires a gradient; "
+                "call it inside `with torch.no_grad():`"
+            )
+    elif not getattr(getattr(w, "flags", None), "writeable", True):
+        raise ValueError(
+            f"{owner}: project_ needs an array that can be changed, got a read-only one; write "
+            "w = constraint(w), or pass w.copy()"
+        )
+
+
+def copy(w: Array, xp: Namespace) -> Array:
+    """A new array with the entries of `w`."""
+    return xp.asarray(w, copy=True)
+
+
+def as_array(result: Any, w: Array, xp: Namespace) -> Array:
+    """NumPy turns 0-d results into scalars: give back an array where an array came in."""
+    return xp.asarray(result) if w.ndim == 0 and type(result) is not type(w) else result
+
+
+# -------------------------------------------------------------------------- blocks of host memory
+
+# An eager library writes every intermediate result to memory, and memory is slower than
+# arithmetic. Blocks of this many entries stay in cache, with their double precision copy.
+BLOCK = 1 << 18
+_THREADED = 1 << 22
+
+
+def host_library(w: Array) -> str | None:
+    """ "numpy" or "torch" if `w` is plain memory of this machine, computed on at once; else None.
+
+    Only then may Python look at values. Tracers, fake and meta tensors, functorch's and other
+    wrappers, subclasses, other devices and tensors that autograd follows get None.
+    """
+    kind = type(w)
+    if kind.__module__ == "numpy" and kind.__name__ == "ndarray":
+        return "numpy"
+    torch = sys.modules.get("torch")
+    if torch is None or kind not in (torch.Tensor, torch.nn.Parameter):
+        return None
+    if torch.compiler.is_compiling() or w.device.type != "cpu" or w.layout is not torch.strided:
+        return None
+    if w.requires_grad and torch.is_grad_enabled():
+        return None
+    # vmap and grad wrap tensors without a type of their own, a dispatch mode watches every call:
+    # both must see the ordinary operations. torch has no public question for either.
+    if torch._C._functorch.is_functorch_wrapped_tensor(w) or torch._C._len_torch_dispatch_stack():
+        return None
+    return "torch"
+
+
+def row_blocks(w: Array, axes: tuple[int, ...]) -> tuple[list[int], tuple[int, ...], list[slice]]:
+    """An order of the axes from the slowest in memory to the fastest, `axes` in that order, and
+    slices of the slowest that hold about `BLOCK` entries each."""
+    strides = [abs(s) for s in (w.strides if hasattr(w, "strides") else w.stride())]
+    order = sorted(range(w.ndim), key=lambda i: (-strides[i], i))
+    moved = tuple(sorted(order.index(a) for a in axes))
+    shape = [w.shape[i] for i in order]
+    rows = max(1, BLOCK // max(1, math.prod(shape[1:])))
+    return order, moved, [slice(i, i + rows) for i in range(0, shape[0], rows)]
+
+
+def square_sums(w: Array, axes: tuple[int, ...], library: str) -> Array:
+    """Sums of squares over `axes`, kept, in float64, of real host memory."""
+    if entries(w) <= BLOCK:
+        return _square_sums(w, axes, library)
+    xp = _namespaces[type(w)]
+    order, moved, blocks = row_blocks(w, axes)
+    v = xp.permute_dims(w, order)
+    parts = over_blocks(
+        lambda rows: _square_sums(v[rows], moved, library), blocks, entries(w), library
+    )
+    if 0 not in moved:
+        squares = xp.concat(parts, axis=0)
+    else:
+        while len(parts) > 1:  # pairwise, for the sake of the sum
+            parts = [sum(parts[i + 1 : i + 2], parts[i]) for i in range(0, len(parts), 2)]
+        squares = parts[0]
+    return xp.permute_dims(squares, [order.index(i) for i in range(w.ndim)])
+
+
+def _square_sums(block: Array, axes: tuple[int, ...], library: str) -> Array:
+    if library == "torch":
+        torch = sys.modules["torch"]
+        wide = block.to(torch.float64)
+        return torch.sum(torch.mul(wide, wide, out=wide), dim=axes, keepdim=True)
+    numpy = sys.modules["numpy"]
+    if block.dtype.itemsize == 8:
+        with numpy.errstate(over="ignore", under="ignore", invalid="ignore"):
+            return accurate_sum(block * block, axes, _namespaces[type(block)])
+    wide = block.astype(numpy.float64)
+    every = list(range(block.ndim))
+    sums = numpy.einsum(wide, every, wide, every, [i for i in every if i not in axes])
+    return sums.reshape(tuple(1 if i in axes else s for i, s in enumerate(block.shape)))
+
+
+def multiply_into(w: Array, factor: Array, target: Array, library: str) -> None:
+    """``target[...] = w * factor`` without a temporary; `target` may be `w`."""
+    if library == "torch":
+        sys.modules["torch"].mul(w, factor, out=target)
+        return
+    multiply = sys.modules["numpy"].multiply
+    if entries(w) <= BLOCK:
+        multiply(w, factor, out=target)
+        return
+
+    def one(rows: slice) -> None:
+        multiply(w[rows], factor if len(factor) == 1 else factor[rows], out=target[rows])
+
+    rows = max(1, BLOCK * len(w) // entries(w))
+    over_blocks(one, [slice(i, i + rows) for i in range(0, len(w), rows)], entries(w), library)
+
+
+def over_blocks(
+    work: Callable[[slice], Any], blocks: Sequence[slice], size: int, library: str
+) -> list[Any]:
+    """``work`` on each block, in order; on large NumPy arrays in threads, as torch does by itself."""
+    if library == "numpy" and size >= _THREADED and len(blocks) > 1:
+        import os
+        from concurrent.futures import ThreadPoolExecutor
+
+        # A pool for each call: one that is kept would not survive a fork, and starting it costs
+        # little beside what an array of this size costs.
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            return list(pool.map(work, blocks))
+    return [work(rows) for rows in blocks]
+
+
+def entries(w: Array) -> int:
+    """Number of entries."""
+    return math.prod(w.shape)
+
+
+# ------------------------------------------------------------------------------------- rounding
+
+
+def representable(value: float, precision: Precision, *, inward: bool = False) -> float:
+    """The number of the dtype nearest to `value`, or the nearest that is not further from 0.
+
+    Libraries disagree about comparing a float16 array with a Python number that float16 does not
+    hold; with this one there is nothing to disagree about.
+    """
+    if value == 0:
+        return value
+    size = abs(value)
+    largest = (2 - precision.eps) * 2.0 ** (precision.exponent - 1)
+    if size >= largest:
+        return math.copysign(largest, value)
+    digits = 1 - round(math.log2(precision.eps))
+    last = round(math.log2(precision.smallest * precision.eps))
+    quantum = max(math.frexp(size)[1] - digits, last)
+    steps = math.ldexp(size, -quantum)
+    count = math.floor(steps) if inward else round(steps)
+    return math.copysign(math.ldexp(float(count), quantum), value)

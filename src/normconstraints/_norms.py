@@ -1,0 +1,329 @@
+"""Lengths of groups that neither overflow nor underflow, and groups brought to another length.
+
+Every set that looks only at the Euclidean norm of a group (max-norm, unit norm, ...) is the pair of
+a question, which groups must move and to what length, and `rescale`, which moves them.
+
+Half and single precision are measured in double. Where the library has nothing wider (double
+itself, and single in JAX without x64), a group is first multiplied by a power of two that brings
+its largest entry near 1, which is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from normconstraints import _array
+from normconstraints._array import Array, Namespace, Precision
+from normconstraints._parameters import Axis, Number
+
+Decision: TypeAlias = tuple[Any, Array]
+"""A length for each group, or the excess of its length, and a mask of the groups it concerns."""
+
+Rule: TypeAlias = Callable[..., Decision]
+"""What a set says of its groups: called with their `Norms` and the bounds by name."""
+
+
+def project_length(
+    w: Array,
+    axis: Axis,
+    goal: Rule,
+    bounds: dict[str, Number],
+    *,
+    owner: str,
+    rate: Number = 1.0,
+    out: Array | None = None,
+) -> Array:
+    """`w` with the groups that `goal` names multiplied to the length that it gives.
+
+    With `rate` below 1 they go only that part of the way. The result is written to `out`, which may
+    be `w`, if that is given. Errors are in the name of the class `owner`.
+    """
+    xp = _array.namespace(w, owner)
+    precision = _array.precision(w, xp, owner)
+    axes = _array.normalise_axis(axis, w.ndim, owner)
+    given = {**bounds, "rate": rate}
+    values = {
+        name: _array.groupwise(value, w, axes, xp, precision.accumulator, f"{owner}: {name}")
+        for name, value in given.items()
+    }
+    rate = values.pop("rate")
+    splits = all(isinstance(value, float) for value in given.values())
+
+    def decide(norms: Norms) -> Decision:
+        return goal(norms, **values)
+
+    return rescale(w, axes, xp, precision, decide, rate=rate, splits=splits, out=out)
+
+
+def length_violation(
+    w: Array, axis: Axis, excess: Rule, bounds: dict[str, Number], *, owner: str
+) -> Array:
+    """The excess that a set gives for its groups, 0 where it does not apply."""
+    xp = _array.namespace(w, owner)
+    precision = _array.precision(w, xp, owner)
+    axes = _array.normalise_axis(axis, w.ndim, owner)
+    values = {
+        name: _array.groupwise(value, w, axes, xp, precision.accumulator, f"{owner}: {name}")
+        for name, value in bounds.items()
+    }
+    norms = measure(w, axes, xp, precision)
+    amount, outside = excess(norms, **values)
+    return norms.report(amount, outside, axes)
+
+
+@dataclass(frozen=True)
+class Norms:
+    """The norms of the groups of one array, reduced axes kept with length 1."""
+
+    scaled: Array
+    """Norm of the group times `scale`; NaN or infinite only where an entry is."""
+    scale: Any
+    """A power of two for each group, or 1.0."""
+    size: int
+    """Entries in a group."""
+    xp: Namespace
+    precision: Precision
+
+    @property
+    def slack(self) -> float:
+        """How far above a bound, relatively, a norm may be measured and count as inside.
+
+        None where a wider dtype measures. Else the rounding of the measurement itself could move a
+        group that was just put on the bound.
+        """
+        half = _array.tolerance(self.precision, self.size) / 2
+        return 0.0 if self.precision.wide is not None else half
+
+    def above(self, bound: Any) -> Array:
+        """Groups that are longer than `bound` and finite."""
+        return (self.scaled > bound * (1 + self.slack) * self.scale) & self.finite
+
+    def below(self, bound: Any) -> Array:
+        """Groups that are shorter than `bound` by more than the tolerance, and have a direction."""
+        tol = _array.tolerance(self.precision, self.size)
+        return (self.scaled < bound * (1 - tol) * self.scale) & (self.scaled > 0)
+
+    def off(self, bound: Any) -> Array:
+        """Groups whose length is not `bound`, within the tolerance, and that have a direction."""
+        tol = _array.tolerance(self.precision, self.size)
+        return ((self.scaled > bound * (1 + tol) * self.scale) & self.finite) | self.below(bound)
+
+    @property
+    def finite(self) -> Array:
+        """Groups without NaN and infinity."""
+        return self.scaled < float("inf")
+
+    @property
+    def zero(self) -> Array:
+        """Groups in which every entry is 0."""
+        return self.scaled == 0
+
+    def within(self, bound: Any) -> Any:
+        """The length to aim at so that no rounding on the way ends above `bound`."""
+        p = self.precision
+        # One rounding of each product, and where the factor is rounded too a second one; the
+        # sixty-fourth covers the measurement. Without a wider dtype `slack` covers the rest.
+        roundings = 2.0 if p.by_factor or p.wide is None else 1.0
+        return bound * (1 - roundings * p.unit * (1 + 1 / 64))
+
+    def report(self, amount: Array, outside: Array, axes: tuple[int, ...]) -> Array:
+        """`amount` where `outside`, 0 inside, NaN for groups that are not finite; axes dropped."""
+        xp = self.xp
+        found = xp.where(outside, amount, 0.0)
+        found = xp.where(self.finite, found, float("nan"))
+        found = xp.astype(found, self.precision.real, copy=False)
+        return xp.squeeze(found, axis=axes) if axes else found
+
+    @property
+    def length(self) -> Array:
+        """The norms themselves, which overflow where the dtype of the accumulator does."""
+        return self.scaled / self.scale
+
+
+def measure(w: Array, axes: tuple[int, ...], xp: Namespace, precision: Precision) -> Norms:
+    """The norms of the groups that `axes` span."""
+    library = _host(w, precision)
+    scale: Any = 1.0
+    squares = _host_squares(w, axes, library) if library is not None else None
+    if squares is None:
+        if precision.wide is not None:
+            y = _widen(w, xp, precision)
+        else:
+            scale = _power_of_two(w, axes, xp, precision)
+            y = w * scale
+        squares = _array.accurate_sum(_modulus_squared(y, xp, precision), axes, xp)
+    # The root of 0 has an infinite derivative, which a mask behind it would turn into NaN.
+    zero = squares == 0
+    root = xp.where(zero, 0.0, xp.sqrt(xp.where(zero, 1.0, squares)))
+    return Norms(root, scale, _array.group_size(w, axes), xp, precision)
+
+
+def rescale(
+    w: Array,
+    axes: tuple[int, ...],
+    xp: Namespace,
+    precision: Precision,
+    decide: Callable[[Norms], Decision],
+    *,
+    rate: Any = 1.0,
+    splits: bool = True,
+    out: Array | None = None,
+) -> Array:
+    """`project_length` after its checks. `splits`: `decide` may be asked about some groups alone."""
+    library = _host(w, precision)
+    if library is None or (precision.wide is None and not _whole(rate)):
+        result = _rescale_traced(w, measure(w, axes, xp, precision), decide, rate)
+        if out is None:
+            return result
+        _array.write(out, result)
+        return out
+    if library == "torch":
+        w = w.detach()  # a view: nobody here asks for a gradient, and out= refuses leaves
+    target = xp.empty_like(w) if out is None else out.detach() if library == "torch" else out
+    _rescale_host(w, axes, xp, precision, decide, rate, splits, target, library)
+    return target if out is None else out
+
+
+def _whole(rate: Any) -> bool:
+    return isinstance(rate, float) and rate == 1
+
+
+def _rescale_traced(
+    w: Array, norms: Norms, decide: Callable[[Norms], Decision], rate: Any
+) -> Array:
+    """Without looking at a value: for compilers, autodiff and devices."""
+    goal, moved = decide(norms)
+    return lengthen(w, norms, goal, moved, norms.precision, rate)
+
+
+def lengthen(
+    w: Array, norms: Norms, goal: Any, moved: Array, precision: Precision, rate: Any = 1.0
+) -> Array:
+    """`w` times ``goal / norms`` where `moved`, computed in `precision`."""
+    xp = norms.xp
+    factor = goal / xp.where(moved, norms.scaled, 1.0)
+    if precision.wide is None:
+        result = (w * norms.scale) * factor
+        if not _whole(rate):
+            result = (1 - rate) * w + rate * result
+        return xp.where(moved, result, w)
+    if not _whole(rate):
+        factor = (1 - rate) + rate * factor
+    result = xp.astype(_widen(w, xp, precision) * factor, precision.dtype)
+    if precision.by_factor:
+        short = moved & _moderate(factor)
+        rounded = xp.astype(xp.where(short, factor, 1.0), precision.real)
+        result = xp.where(short, w * rounded, result)
+    return xp.where(moved, result, w)
+
+
+def _rescale_host(
+    w: Array,
+    axes: tuple[int, ...],
+    xp: Namespace,
+    precision: Precision,
+    decide: Callable[[Norms], Decision],
+    rate: Any,
+    splits: bool,
+    target: Array,
+    library: str,
+) -> None:
+    """In blocks that stay in cache, with the same arithmetic for each group as above."""
+    if splits and _array.entries(w) > _array.BLOCK:
+        order, axes, blocks = _array.row_blocks(w, axes)
+        w, target = xp.permute_dims(w, order), xp.permute_dims(target, order)
+        if 0 not in axes:  # no group leaves its block
+
+            def one(rows: slice) -> None:
+                _rescale_block(w[rows], axes, xp, precision, decide, rate, target[rows], library)
+
+            _array.over_blocks(one, blocks, _array.entries(w), library)
+            return
+    _rescale_block(w, axes, xp, precision, decide, rate, target, library)
+
+
+def _rescale_block(
+    w: Array,
+    axes: tuple[int, ...],
+    xp: Namespace,
+    precision: Precision,
+    decide: Callable[[Norms], Decision],
+    rate: Any,
+    target: Array,
+    library: str,
+) -> None:
+    norms = measure(w, axes, xp, precision)
+    goal, moved = decide(norms)
+    if not moved.any():
+        target[...] = w
+        return
+    factor = goal / xp.where(moved, norms.scaled, 1.0)
+    if not _whole(rate):
+        factor = (1 - rate) + rate * factor
+    # Multiplying by 1 leaves a group as it is, bit for bit, so no mask is needed below.
+    factor = xp.where(moved, factor, 1.0)
+    if not isinstance(norms.scale, float) or not _moderate(factor).all():
+        target[...] = _rescale_traced(w, norms, decide, rate)
+    elif precision.by_factor or precision.wide is None:
+        rounded = xp.astype(factor, precision.real, copy=False)
+        _array.multiply_into(w, rounded, target, library)
+    else:
+        target[...] = xp.astype(_widen(w, xp, precision) * factor, precision.dtype)
+
+
+def _host(w: Array, precision: Precision) -> str | None:
+    """The library of `w` if Python may look at its values and its squares are summed in float64."""
+    library = _array.host_library(w)
+    if library is None or precision.is_complex or 0 in w.shape:
+        return None
+    if precision.wide is None:
+        return library if library == "numpy" and precision.eps == 2.0**-52 else None
+    return library
+
+
+def _host_squares(w: Array, axes: tuple[int, ...], library: str) -> Array | None:
+    """Sums of squares by blocks; None where float64 itself could overflow or underflow."""
+    squares = _array.square_sums(w, axes, library)
+    if w.dtype.itemsize == 8 and not (squares.min() > 2.0**-600 and squares.max() < 2.0**600):
+        return None
+    return squares
+
+
+def _widen(w: Array, xp: Namespace, precision: Precision) -> Array:
+    wide = precision.wide_complex if precision.is_complex else precision.wide
+    return xp.astype(w, wide)
+
+
+def _modulus_squared(y: Array, xp: Namespace, precision: Precision) -> Array:
+    if not precision.is_complex:
+        return y * y
+    re, im = xp.real(y), xp.imag(y)
+    return re * re + im * im
+
+
+def _moderate(factor: Array) -> Array:
+    """Where a factor in float64 keeps all its digits when it is rounded to float32."""
+    return (factor > 2.0**-100) & (factor < 2.0**100)
+
+
+def _power_of_two(w: Array, axes: tuple[int, ...], xp: Namespace, precision: Precision) -> Array:
+    """A power of two for each group that brings its largest entry near 1.
+
+    Not the reciprocal of the entry: products with that round, and XLA flushes it to 0 above 8.5e37.
+    The standard has no frexp, so three steps of comparisons halve the exponent each time.
+    """
+    size = (
+        xp.maximum(xp.abs(xp.real(w)), xp.abs(xp.imag(w))) if precision.is_complex else xp.abs(w)
+    )
+    if 0 in w.shape:
+        return xp.sum(size, axis=axes, keepdims=True) + 1.0
+    largest = xp.max(size, axis=axes, keepdims=True) if axes else size
+    scale = ones = xp.ones_like(largest)
+    for part in (2, 4, 8):
+        power = 2.0 ** (precision.exponent // part)
+        big, small = largest > power, largest < 1 / power
+        step = xp.where(big, 1 / power, xp.where(small, power, ones))
+        largest, scale = largest * step, scale * step
+    return scale

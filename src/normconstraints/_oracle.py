@@ -1,0 +1,23 @@
+"""Arithmetic for the slow, obviously right second algorithm that each set keeps in its file.
+
+A group is a list of entries, an entry a tuple of one decimal number, or of two for a complex entry.
+Decimal numbers neither overflow nor underflow here and have as many digits as the context says.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TypeAlias
+
+Entry: TypeAlias = tuple[Decimal, ...]
+Group: TypeAlias = list[Entry]
+
+
+def length(group: Group) -> Decimal:
+    """The Euclidean norm."""
+    return sum((x * x for entry in group for x in entry), Decimal(0)).sqrt()
+
+
+def scaled(group: Group, factor: Decimal) -> Group:
+    """The group times a real number."""
+    return [tuple(x * factor for x in entry) for entry in group]

@@ -1,0 +1,245 @@
+"""What a constraint is: the template that every set fills in, and the capabilities a set can have."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Self, TypeVar, final
+
+from normconstraints import _array
+from normconstraints._array import Array, Namespace, Precision
+from normconstraints._parameters import Axis, as_numbers, is_array
+
+_TEACH_AXIS = (
+    "axis must be given by keyword: the axes that one group spans, as in numpy.sum(axis=). For the "
+    "incoming weights of each unit write axis=1 for a weight of shape (out, in) (PyTorch, "
+    "Equinox), axis=0 for (in, out) (Keras, Flax, scikit-learn), axis=(1, 2, 3) for (out, in, "
+    "height, width), axis=(0, 1, 2) for (height, width, in, out); axis=None takes the whole array "
+    'as one group, axis="unit" lets an adapter decide by the layer'
+)
+
+
+class Parametrised:
+    """What has parameters: compared, hashed and pickled by them, and `axis` by keyword."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        # Python's own message would say that an argument is missing, not what to put there.
+        field = getattr(cls, "__dataclass_fields__", {}).get("axis")
+        required = field is not None and field.kw_only and field.default is dataclasses.MISSING
+        if required and "axis" not in kwargs:
+            raise TypeError(f"{cls.__name__}: {_TEACH_AXIS}")
+        return super().__new__(cls)
+
+    @final
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        return all(
+            as_numbers(value) == as_numbers(getattr(other, name))
+            for name, value in parameters(self).items()
+        )
+
+    @final
+    def __hash__(self) -> int:
+        values = parameters(self)
+        for name, value in values.items():
+            if is_array(value):
+                raise TypeError(
+                    f"{type(self).__name__}: {name} is an array, and arrays have no hash; give "
+                    "nested tuples of numbers to get a hashable constraint"
+                )
+        return hash((type(self), *values.values()))
+
+    @final
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Through the constructor: __new__ insists on its keyword, and what is checked stays checked.
+        return _rebuild, (type(self), parameters(self))
+
+
+class Constraint(Parametrised, ABC):
+    """A closed set of arrays, immutable; calling it returns the nearest member.
+
+    A set fills in `_project` and `_violation`; what a caller uses is final and checks the input
+    first. A subclass is a frozen dataclass whose fields are its parameters, so that it prints,
+    compares, hashes and pickles by them::
+
+        @register
+        @final
+        @dataclass(frozen=True, eq=False)
+        class NonNeg(Constraint):
+            def _project(self, w, xp): ...
+            def _violation(self, w, xp): ...
+
+    See Also
+    --------
+    normconstraints.testing.check_constraint : proves the contract for any subclass.
+    """
+
+    allows_complex: ClassVar[bool] = True
+    """Whether the set has a meaning for complex numbers."""
+
+    @final
+    def project(self, w: Array) -> Array:
+        """The member of the set that is nearest to `w`, as a new array.
+
+        Parameters
+        ----------
+        w : array
+            Of any library that follows the array API standard, with a floating point dtype and any
+            number of dimensions. It is not changed.
+
+        Returns
+        -------
+        array
+            Of the type, dtype, shape and device of `w`. What is inside already comes back bit for
+            bit. A group that holds NaN or infinity comes back as it is (sets that bound each entry
+            by itself keep NaN and clip infinity).
+
+        Raises
+        ------
+        TypeError
+            If `w` is not an array, or not of floating point.
+        ValueError
+            If an axis or the shape of a parameter does not fit `w`.
+        """
+        xp = _array.namespace(w, type(self).__name__)
+        self._precision(w, xp)
+        if 0 in w.shape:
+            self._violation(w, xp)  # so that a wrong axis is an error here too
+            return _array.copy(w, xp)
+        return _array.as_array(self._project(w, xp), w, xp)
+
+    @final
+    def __call__(self, w: Array) -> Array:
+        """The same as `project`."""
+        return self.project(w)
+
+    @final
+    def project_(self, w: Array) -> Array:
+        """Replace `w` by the nearest member of the set, in place.
+
+        Parameters
+        ----------
+        w : array
+            As for `project`, and such that it can be changed.
+
+        Returns
+        -------
+        array
+            `w` itself, now bit for bit what ``project(w)`` would have returned.
+
+        Raises
+        ------
+        TypeError
+            If the library has immutable arrays, as JAX has.
+        ValueError
+            If `w` is read-only, or a torch tensor whose change autograd would record.
+        """
+        name = type(self).__name__
+        xp = _array.namespace(w, name)
+        self._precision(w, xp)
+        _array.check_writable(w, xp, name)
+        if 0 in w.shape:
+            self._violation(w, xp)
+        elif isinstance(self, InPlace):
+            with _array.unrecorded(xp):
+                self._project_into(w, w, xp)
+        else:
+            with _array.unrecorded(xp):
+                _array.write(w, self._project(w, xp))
+        return w
+
+    @final
+    def violation(self, w: Array) -> Array:
+        """How far each group is outside the set, in the units of the weights.
+
+        Parameters
+        ----------
+        w : array
+            As for `project`.
+
+        Returns
+        -------
+        array
+            One real number for each group: `w` without the axes of the groups. 0 exactly where
+            `project` leaves the group alone; NaN where the group holds NaN or infinity (for sets
+            that bound each entry by itself only where it holds NaN). Computed from the
+            definition of the set, not from the projection.
+        """
+        xp = _array.namespace(w, type(self).__name__)
+        self._precision(w, xp)
+        return self._violation(w, xp)
+
+    @abstractmethod
+    def _project(self, w: Array, xp: Namespace) -> Array:
+        """The nearest member. `w` is an array of floating point with at least one entry."""
+
+    @abstractmethod
+    def _violation(self, w: Array, xp: Namespace) -> Array:
+        """The distance of each group from the set by its definition, 0 inside."""
+
+    @final
+    def _precision(self, w: Array, xp: Namespace) -> Precision:
+        name = type(self).__name__
+        return _array.precision(w, xp, name, allow_complex=self.allows_complex)
+
+
+def parameters(constraint: Parametrised) -> dict[str, Any]:
+    """The fields of a constraint by name."""
+    if not dataclasses.is_dataclass(constraint):
+        return {}
+    return {field.name: getattr(constraint, field.name) for field in dataclasses.fields(constraint)}
+
+
+def _rebuild(cls: type[Parametrised], values: dict[str, Any]) -> Parametrised:
+    return cls(**values)
+
+
+_C = TypeVar("_C", bound=type[Any])
+registered: dict[str, type[Any]] = {}
+"""The classes that a configuration may name."""
+
+
+def register(cls: _C) -> _C:
+    """Make a class known to `from_config` by its name; a decorator.
+
+    Raises
+    ------
+    ValueError
+        If another class has that name.
+    """
+    known = registered.get(cls.__name__, cls)
+    # The same class again is an edited module that was reloaded, in a notebook say.
+    if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise ValueError(f"register: the name {cls.__name__} is taken by {known.__module__}")
+    registered[cls.__name__] = cls
+    return cls
+
+
+# -------------------------------------------------------------------------------- capabilities
+
+
+class Grouped(Constraint):
+    """A set of vectors: it applies to each group, the slice of the array that `axis` spans."""
+
+    axis: Axis
+
+
+class Entrywise(Constraint):
+    """A set that bounds each entry by itself: NaN stays, infinity is clipped, nothing spreads."""
+
+
+class Convex(Constraint):
+    """A convex set: the nearest member is unique and the projection never spreads points apart."""
+
+
+class ZeroStays(Constraint):
+    """A set without 0 that leaves an all-zero group at zero, for it has no direction."""
+
+
+class InPlace(Constraint):
+    """A set that can be projected onto without memory for a second array."""
+
+    @abstractmethod
+    def _project_into(self, w: Array, out: Array, xp: Namespace) -> None:
+        """Write the nearest member to `out`, which may be `w`."""

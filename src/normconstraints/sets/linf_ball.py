@@ -1,0 +1,141 @@
+"""L-infinity ball: the largest modulus of every group is at most a bound."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from decimal import Decimal
+from typing import Any, final
+
+from normconstraints import _array
+from normconstraints._array import Array, Namespace
+from normconstraints._norms import Decision, Norms, measure, rescale
+from normconstraints._oracle import Group, length, scaled
+from normconstraints._parameters import Axis, Number, assign, check_axis, check_number
+from normconstraints.constraint import Convex, Entrywise, Grouped, register
+
+
+def project_linf_ball(w: Array, radius: Number, *, axis: Axis) -> Array:
+    """The nearest array with moduli of at most `radius`; see `LInfBall`."""
+    xp = _array.namespace(w, "LInfBall")
+    precision = _array.precision(w, xp, "LInfBall")
+    axes = _array.normalise_axis(axis, w.ndim, "LInfBall")
+    if precision.is_complex:
+        wide = _radius(w, radius, axes, xp, precision.accumulator)
+
+        def decide(norms: Norms) -> Decision:
+            return norms.within(wide), norms.above(wide)
+
+        return rescale(w, (), xp, precision, decide)
+    bound = _inward(w, radius, axes, xp)
+    # A mask and not clip: it keeps NaN and the sign of zero in every library.
+    w = xp.where(w > bound, bound, w)
+    return xp.where(w < -bound, -bound, w)
+
+
+def _radius(w: Array, radius: Number, axes: tuple[int, ...], xp: Namespace, dtype: Any) -> Any:
+    return _array.groupwise(radius, w, axes, xp, dtype, "LInfBall: radius")
+
+
+def _inward(w: Array, radius: Number, axes: tuple[int, ...], xp: Namespace) -> Any:
+    """The radius in the dtype of real `w`, rounded so that the ball is never left."""
+    precision = _array.precision(w, xp, "LInfBall")
+    if isinstance(radius, float):
+        return _array.representable(radius, precision, inward=True)
+    exact = _radius(w, radius, axes, xp, precision.accumulator)
+    near = xp.astype(exact, precision.dtype)
+    below = xp.astype(exact * (1 - precision.eps), precision.dtype)
+    return xp.where(xp.astype(near, precision.accumulator) > exact, below, near)
+
+
+@register
+@final
+@dataclass(frozen=True, eq=False)
+class LInfBall(Grouped, Entrywise, Convex):
+    r"""The largest modulus in every group is at most `radius`.
+
+    .. math:: \{ w : \max_{i \in G} |w_i| \le r \text{ for every group } G \}
+
+    Parameters
+    ----------
+    radius : float or array
+        The bound r >= 0, in the units of the weights: one number, or an array (or nested tuples)
+        that broadcasts against the groups. It is rounded towards 0 in the dtype of the weight.
+    axis : int, tuple of int, None or "unit"
+        The axes that one group spans, as in ``numpy.sum(axis=)``, by keyword; all other axes are
+        batch. It decides what an array of radii and the violation refer to; for one number the
+        projection is the same for each axis. "unit" is resolved by an adapter from the layer.
+
+    Raises
+    ------
+    TypeError
+        If `axis` is left out, or a parameter is no number.
+    ValueError
+        If a parameter is out of its range.
+
+    Notes
+    -----
+    Real entries are clipped, complex ones get a smaller modulus and keep their phase. NaN stays NaN,
+    a real infinity is clipped, a complex one stays. The projection is unique. The violation of a
+    group is NaN if it holds NaN.
+
+    Gradient: 1 inside and on the bounds, 0 outside; for complex entries that of `MaxNorm` on each.
+
+    References
+    ----------
+    N. Parikh, S. Boyd, "Proximal algorithms", 2014, section 6.2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> LInfBall(1.0, axis=0)(np.array([-2.0, 0.5]))
+    array([-1. ,  0.5])
+    >>> LInfBall(1.0, axis=0)(np.array([3.0 + 4.0j])).round(6)
+    array([0.6+0.8j])
+    """
+
+    radius: Number
+    _: KW_ONLY
+    axis: Axis
+
+    def __post_init__(self) -> None:
+        assign(
+            self,
+            radius=check_number(self, "radius", self.radius, above=0, strict=False),
+            axis=check_axis(self, self.axis),
+        )
+
+    def _project(self, w: Array, xp: Namespace) -> Array:
+        return project_linf_ball(w, self.radius, axis=self.axis)
+
+    def _violation(self, w: Array, xp: Namespace) -> Array:
+        precision = self._precision(w, xp)
+        axes = _array.normalise_axis(self.axis, w.ndim, "LInfBall")
+        if precision.is_complex:
+            bound = _radius(w, self.radius, axes, xp, precision.accumulator)
+            norms = measure(w, (), xp, precision)
+            excess = norms.report(norms.length - bound, norms.above(bound), ())
+        else:
+            bound = _inward(w, self.radius, axes, xp)
+            size = abs(w)
+            excess = xp.where(size > bound, size - bound, size * 0)
+            # The NaN of infinity times 0 is none of the weight's.
+            excess = xp.where(w == w, xp.where(excess == excess, excess, 0.0), w)
+        if _array.group_size(w, axes) == 0:
+            return xp.sum(excess, axis=axes)
+        return xp.max(excess, axis=axes) if axes else excess
+
+
+def slow_projection(group: Group, radius: Decimal) -> Group:
+    """By definition, entry by entry."""
+    found: Group = []
+    for entry in group:
+        modulus = length([entry])
+        found += [entry] if modulus <= radius else scaled([entry], radius / modulus)
+    return found
+
+
+EXAMPLES = (
+    LInfBall(0.5, axis=0),
+    LInfBall(0.1, axis=None),
+    LInfBall((0.1, 1.0, 2.5, 0.0, 3.0, 1e3, 0.7, 1.5), axis=1),
+)
