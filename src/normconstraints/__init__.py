@@ -2,9 +2,11 @@
 
 from normconstraints.config import from_config, to_config
 from normconstraints.constraint import (
+    Ball,
     Constraint,
     Convex,
     Entrywise,
+    Gradual,
     Grouped,
     InPlace,
     ZeroStays,
@@ -27,12 +29,14 @@ from normconstraints.sets import (
 )
 
 __all__ = [
+    "Ball",
     "Box",
     "Constraint",
     "Convex",
     "Entrywise",
     "FixedNorm",
     "GlobalNorm",
+    "Gradual",
     "Grouped",
     "InPlace",
     "LInfBall",

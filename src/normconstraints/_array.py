@@ -68,6 +68,11 @@ def _admit(w: Array, owner: str) -> Namespace:
     return xp
 
 
+def forget(kind: type) -> None:
+    """Forget the namespace of a type that goes away, as that of a stand-in for a library does."""
+    _namespaces.pop(kind, None)
+
+
 def _kind(value: object) -> str:
     kind = type(value)
     name = kind.__qualname__
@@ -91,6 +96,8 @@ class Precision:
     wide: Any | None
     """A real dtype with at least twice the digits and range, if the library has one."""
     wide_complex: Any | None
+    scaled: bool
+    """Whether squares can overflow where norms are computed: nothing wider, or bfloat16 in float32."""
     by_factor: bool
     """Single precision beside double: one multiplication by a rounded factor is exact enough."""
 
@@ -132,6 +139,7 @@ def _measure_precision(w: Array, xp: Namespace, owner: str) -> Precision:
         )
     info = xp.finfo(w.dtype)
     eps, smallest = float(info.eps), float(info.smallest_normal)
+    exponent = 2 - round(math.log2(smallest))
     real = w.dtype
     if is_complex:
         real = xp.float32 if eps > 1e-10 else xp.float64
@@ -143,9 +151,10 @@ def _measure_precision(w: Array, xp: Namespace, owner: str) -> Precision:
         is_complex=is_complex,
         eps=eps,
         smallest=smallest,
-        exponent=2 - round(math.log2(smallest)),
+        exponent=exponent,
         wide=wide,
         wide_complex=xp.complex128 if doubles and is_complex else None,
+        scaled=wide is None or (not doubles and exponent == 128),
         by_factor=doubles and eps < 1e-6,
     )
 
@@ -169,19 +178,20 @@ def _jax_x64() -> bool:
     return bool(sys.modules["jax"].config.jax_enable_x64)
 
 
-def _library(xp: Namespace) -> str:
+def library_name(xp: Namespace) -> str:
+    """The name of a library as its users write it."""
     return str(xp.__name__).removeprefix("array_api_compat.").partition(".")[0]
 
 
-def tolerance(w_precision: Precision, size: int) -> float:
+def tolerance(eps: float, size: int, *, wide: bool) -> float:
     """How far, relative to its bound, a group of `size` entries may be out and count as inside.
 
     This is the only tolerance: the sets use it to decide what they leave alone, the tests to decide
-    what is right. Four units of the last place cover the rounding of a sum that is accurate to
-    its last bit, of the root, of the quotient and of the product; the sum itself adds an eighth of a unit
-    for every doubling of the group, for it is taken pairwise.
+    what is right. Four units of the last place cover the rounding of the bound, of the quotient and of
+    the product. Where no wider dtype measures, the sum of a group is rounded too: pairwise, hence an
+    eighth of a unit for every doubling of the group.
     """
-    return w_precision.eps * (4 + math.log2(max(size, 1)) / 8)
+    return eps * (4 if wide else 4 + math.log2(max(size, 1)) / 8)
 
 
 # ---------------------------------------------------------------------------------------- axes
@@ -214,7 +224,7 @@ def normalise_axis(axis: int | tuple[int, ...] | str | None, ndim: int, owner: s
 
 def group_size(w: Array, axes: tuple[int, ...]) -> int:
     """Number of entries in a group."""
-    return math.prod(w.shape[a] for a in axes)
+    return math.prod([w.shape[a] for a in axes])  # a list: Dynamo does not trace the generator
 
 
 def groupwise(
@@ -324,8 +334,15 @@ def write(w: Array, value: Array) -> None:
 
 
 def unrecorded(xp: Namespace) -> AbstractContextManager[Any]:
-    """A context in which torch's autograd does not record."""
-    return sys.modules["torch"].no_grad() if "torch" in xp.__name__ else nullcontext()
+    """A context in which torch's autograd does not record, and that is `quiet`."""
+    return sys.modules["torch"].no_grad() if "torch" in xp.__name__ else quiet(xp)
+
+
+def quiet(xp: Namespace) -> AbstractContextManager[Any]:
+    """A context in which NumPy does not warn of the infinities and NaN that masks take out again."""
+    if "numpy" in xp.__name__ and not _is_jax(xp):
+        return sys.modules["numpy"].errstate(all="ignore")
+    return nullcontext()
 
 
 def check_writable(w: Array, xp: Namespace, owner: str) -> None:
@@ -426,8 +443,7 @@ def _square_sums(block: Array, axes: tuple[int, ...], library: str) -> Array:
         return torch.sum(torch.mul(wide, wide, out=wide), dim=axes, keepdim=True)
     numpy = sys.modules["numpy"]
     if block.dtype.itemsize == 8:
-        with numpy.errstate(over="ignore", under="ignore", invalid="ignore"):
-            return accurate_sum(block * block, axes, _namespaces[type(block)])
+        return accurate_sum(block * block, axes, _namespaces[type(block)])
     wide = block.astype(numpy.float64)
     every = list(range(block.ndim))
     sums = numpy.einsum(wide, every, wide, every, [i for i in every if i not in axes])

@@ -85,30 +85,37 @@ class Norms:
     """Entries in a group."""
     xp: Namespace
     precision: Precision
+    measured: Array | None = None
+    """The array itself times `scale` in the dtype that measures, unless that was done in blocks.
+
+    It is used again for the result, so that autodiff adds derivatives before it scales and rounds
+    them: two infinities of opposite sign would be NaN.
+    """
 
     @property
     def slack(self) -> float:
-        """How far above a bound, relatively, a norm may be measured and count as inside.
+        """How far from its bound, relatively, a norm may be and count as right.
 
-        None where a wider dtype measures. Else the rounding of the measurement itself could move a
-        group that was just put on the bound.
+        Half the tolerance: the other half is for what the projection itself rounds.
         """
-        half = _array.tolerance(self.precision, self.size) / 2
-        return 0.0 if self.precision.wide is not None else half
+        wide = self.precision.wide is not None
+        return _array.tolerance(self.precision.eps, self.size, wide=wide) / 2
 
     def above(self, bound: Any) -> Array:
         """Groups that are longer than `bound` and finite."""
-        return (self.scaled > bound * (1 + self.slack) * self.scale) & self.finite
+        # Where a wider dtype measures there is no doubt. Else the rounding of the measurement could
+        # move a group that was just put on the bound.
+        slack = 0.0 if self.precision.wide is not None else self.slack
+        return (self.scaled > bound * (1 + slack) * self.scale) & self.finite
 
     def below(self, bound: Any) -> Array:
-        """Groups that are shorter than `bound` by more than the tolerance, and have a direction."""
-        tol = _array.tolerance(self.precision, self.size)
-        return (self.scaled < bound * (1 - tol) * self.scale) & (self.scaled > 0)
+        """Groups that are shorter than `bound` by more than the slack, and have a direction."""
+        return (self.scaled < bound * (1 - self.slack) * self.scale) & (self.scaled > 0)
 
     def off(self, bound: Any) -> Array:
-        """Groups whose length is not `bound`, within the tolerance, and that have a direction."""
-        tol = _array.tolerance(self.precision, self.size)
-        return ((self.scaled > bound * (1 + tol) * self.scale) & self.finite) | self.below(bound)
+        """Groups whose length differs from `bound` by more than the slack, with a direction."""
+        long = (self.scaled > bound * (1 + self.slack) * self.scale) & self.finite
+        return long | self.below(bound)
 
     @property
     def finite(self) -> Array:
@@ -147,17 +154,17 @@ def measure(w: Array, axes: tuple[int, ...], xp: Namespace, precision: Precision
     library = _host(w, precision)
     scale: Any = 1.0
     squares = _host_squares(w, axes, library) if library is not None else None
+    y = None
     if squares is None:
-        if precision.wide is not None:
-            y = _widen(w, xp, precision)
-        else:
-            scale = _power_of_two(w, axes, xp, precision)
-            y = w * scale
+        y = _widen(w, xp, precision)
+        if precision.scaled:
+            scale = _power_of_two(y, axes, xp, precision)
+            y = y * scale
         squares = _array.accurate_sum(_modulus_squared(y, xp, precision), axes, xp)
     # The root of 0 has an infinite derivative, which a mask behind it would turn into NaN.
     zero = squares == 0
     root = xp.where(zero, 0.0, xp.sqrt(xp.where(zero, 1.0, squares)))
-    return Norms(root, scale, _array.group_size(w, axes), xp, precision)
+    return Norms(root, scale, _array.group_size(w, axes), xp, precision, y)
 
 
 def rescale(
@@ -204,19 +211,34 @@ def lengthen(
     """`w` times ``goal / norms`` where `moved`, computed in `precision`."""
     xp = norms.xp
     factor = goal / xp.where(moved, norms.scaled, 1.0)
-    if precision.wide is None:
-        result = (w * norms.scale) * factor
+    y = norms.measured
+    if y is None:
+        y = _widen(w, xp, precision) * norms.scale
+    if precision.scaled:
+        result = y * factor
         if not _whole(rate):
-            result = (1 - rate) * w + rate * result
-        return xp.where(moved, result, w)
-    if not _whole(rate):
-        factor = (1 - rate) + rate * factor
-    result = xp.astype(_widen(w, xp, precision) * factor, precision.dtype)
-    if precision.by_factor:
-        short = moved & _moderate(factor)
-        rounded = xp.astype(xp.where(short, factor, 1.0), precision.real)
-        result = xp.where(short, w * rounded, result)
+            result = (1 - rate) * _widen(w, xp, precision) + rate * result
+    else:
+        if not _whole(rate):
+            factor = (1 - rate) + rate * factor
+        if precision.by_factor:
+            short = moved & _moderate(factor)
+            factor = xp.where(short, _round_to_single(xp.where(short, factor, 1.0)), factor)
+        result = y * factor
+    if precision.wide is not None:
+        result = xp.astype(result, precision.dtype)
     return xp.where(moved, result, w)
+
+
+def _round_to_single(x: Array) -> Array:
+    """float64 numbers rounded to the 24 digits of float32, by Veltkamp's splitting.
+
+    A product of two numbers of 24 digits is exact in float64, so that the product with such a factor
+    is the same whether it is taken in float32, in place, or in float64, where autodiff can sum
+    without overflow. A cast would send the derivative through float32 too.
+    """
+    high = x * (2.0**29 + 1)
+    return high - (high - x)
 
 
 def _rescale_host(
@@ -267,6 +289,8 @@ def _rescale_block(
     if not isinstance(norms.scale, float) or not _moderate(factor).all():
         target[...] = _rescale_traced(w, norms, decide, rate)
     elif precision.by_factor or precision.wide is None:
+        if precision.by_factor:
+            factor = _round_to_single(factor)
         rounded = xp.astype(factor, precision.real, copy=False)
         _array.multiply_into(w, rounded, target, library)
     else:
@@ -292,8 +316,10 @@ def _host_squares(w: Array, axes: tuple[int, ...], library: str) -> Array | None
 
 
 def _widen(w: Array, xp: Namespace, precision: Precision) -> Array:
-    wide = precision.wide_complex if precision.is_complex else precision.wide
-    return xp.astype(w, wide)
+    """`w` in the dtype that measures."""
+    if precision.wide is None:
+        return w
+    return xp.astype(w, precision.wide_complex if precision.is_complex else precision.wide)
 
 
 def _modulus_squared(y: Array, xp: Namespace, precision: Precision) -> Array:
@@ -308,16 +334,16 @@ def _moderate(factor: Array) -> Array:
     return (factor > 2.0**-100) & (factor < 2.0**100)
 
 
-def _power_of_two(w: Array, axes: tuple[int, ...], xp: Namespace, precision: Precision) -> Array:
+def _power_of_two(y: Array, axes: tuple[int, ...], xp: Namespace, precision: Precision) -> Array:
     """A power of two for each group that brings its largest entry near 1.
 
     Not the reciprocal of the entry: products with that round, and XLA flushes it to 0 above 8.5e37.
     The standard has no frexp, so three steps of comparisons halve the exponent each time.
     """
     size = (
-        xp.maximum(xp.abs(xp.real(w)), xp.abs(xp.imag(w))) if precision.is_complex else xp.abs(w)
+        xp.maximum(xp.abs(xp.real(y)), xp.abs(xp.imag(y))) if precision.is_complex else xp.abs(y)
     )
-    if 0 in w.shape:
+    if 0 in y.shape:
         return xp.sum(size, axis=axes, keepdims=True) + 1.0
     largest = xp.max(size, axis=axes, keepdims=True) if axes else size
     scale = ones = xp.ones_like(largest)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self, TypeVar, final
 
 from normconstraints import _array
 from normconstraints._array import Array, Namespace, Precision
-from normconstraints._parameters import Axis, as_numbers, is_array
+from normconstraints._parameters import Axis, Number, as_numbers, is_array
 
 _TEACH_AXIS = (
     "axis must be given by keyword: the axes that one group spans, as in numpy.sum(axis=). For the "
@@ -107,7 +107,8 @@ class Constraint(Parametrised, ABC):
         if 0 in w.shape:
             self._violation(w, xp)  # so that a wrong axis is an error here too
             return _array.copy(w, xp)
-        return _array.as_array(self._project(w, xp), w, xp)
+        with _array.quiet(xp):
+            return _array.as_array(self._project(w, xp), w, xp)
 
     @final
     def __call__(self, w: Array) -> Array:
@@ -168,7 +169,8 @@ class Constraint(Parametrised, ABC):
         """
         xp = _array.namespace(w, type(self).__name__)
         self._precision(w, xp)
-        return self._violation(w, xp)
+        with _array.quiet(xp):
+            return self._violation(w, xp)
 
     @abstractmethod
     def _project(self, w: Array, xp: Namespace) -> Array:
@@ -231,6 +233,16 @@ class Entrywise(Constraint):
 
 class Convex(Constraint):
     """A convex set: the nearest member is unique and the projection never spreads points apart."""
+
+
+class Ball(Convex):
+    """A ball of a norm around 0. Where a wider dtype measures, the projection never leaves it."""
+
+
+class Gradual(Constraint):
+    """A set that is approached by `rate` of the way at each call, reached at once if that is 1."""
+
+    rate: Number
 
 
 class ZeroStays(Constraint):

@@ -34,10 +34,11 @@ def distance(constraint: Constraint, w: Array) -> Array:
     4.0
     """
     xp = _array.namespace(w, "distance")
-    offset = w - constraint.project(w)
-    precision = _array.precision(offset, xp, "distance")
-    norms = measure(offset, tuple(range(w.ndim)), xp, precision)
-    return xp.reshape(xp.astype(norms.length, precision.real, copy=False), ())
+    with _array.quiet(xp):
+        offset = w - constraint.project(w)
+        precision = _array.precision(offset, xp, "distance")
+        norms = measure(offset, tuple(range(w.ndim)), xp, precision)
+        return xp.reshape(xp.astype(norms.length, precision.real, copy=False), ())
 
 
 def penalty(constraint: Constraint, w: Array) -> Array:
@@ -69,14 +70,15 @@ def penalty(constraint: Constraint, w: Array) -> Array:
     8.0
     """
     xp = _array.namespace(w, "penalty")
-    offset = w - constraint.project(w)
-    precision = _array.precision(offset, xp, "penalty")
-    if precision.eps > 1e-6:
-        offset = xp.astype(offset, xp.float32)
-    squares = offset * offset
-    if precision.is_complex:
-        squares = xp.real(offset) ** 2 + xp.imag(offset) ** 2
-    return xp.reshape(_array.accurate_sum(squares, tuple(range(w.ndim)), xp) / 2, ())
+    with _array.quiet(xp):
+        offset = w - constraint.project(w)
+        precision = _array.precision(offset, xp, "penalty")
+        if precision.eps > 1e-6:
+            offset = xp.astype(offset, xp.float32)
+        squares = offset * offset
+        if precision.is_complex:
+            squares = xp.real(offset) ** 2 + xp.imag(offset) ** 2
+        return xp.reshape(_array.accurate_sum(squares, tuple(range(w.ndim)), xp) / 2, ())
 
 
 def is_satisfied(constraint: Constraint, w: Array, *, atol: float = 0.0) -> Array:

@@ -119,6 +119,13 @@ def slow_projection(group: Group, lower: Decimal | None, upper: Decimal | None) 
     return [(x if upper is None else min(x, upper),)]
 
 
+def slow_violation(group: Group, lower: Decimal | None, upper: Decimal | None) -> Decimal:
+    """By definition."""
+    ((x,),) = group
+    below = Decimal(0) if lower is None else lower - x
+    return max(below, Decimal(0) if upper is None else x - upper, Decimal(0))
+
+
 EXAMPLES = (
     Box(-0.5, 0.25),
     Box(lower=0.1),

@@ -101,4 +101,9 @@ def slow_projection(group: Group, value: Decimal) -> Group:
     return scaled(group, value / norm) if norm else group
 
 
+def slow_violation(group: Group, value: Decimal) -> Decimal:
+    """By definition."""
+    return abs(length(group) - value)
+
+
 EXAMPLES = (FixedNorm(2.0, axis=0), FixedNorm((0.1, 1.0, 2.5, 7.0, 3.0, 1e3, 0.7, 1.5), axis=1))

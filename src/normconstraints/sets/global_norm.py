@@ -78,7 +78,10 @@ class GlobalNorm(Parametrised):
         """
         arrays: list[Array] = []
         _visit(ws, arrays.append)
-        found = iter(self._project_all(arrays))
+        if not arrays:
+            return ws
+        with _array.quiet(_array.namespace(arrays[0], "GlobalNorm")):
+            found = iter(self._project_all(arrays))
         return _visit(ws, lambda _: next(found))  # type: ignore[no-any-return]
 
     def __call__(self, ws: _T) -> _T:
@@ -103,16 +106,12 @@ class GlobalNorm(Parametrised):
         _visit(ws, arrays.append)
         if not arrays:
             raise ValueError("GlobalNorm: w must hold at least one array, got none")
-        joint = self._joint(arrays)
-        return joint.report(
-            joint.length - self.max_value,
-            joint.above(self.max_value),
-            (),
-        )
+        with _array.quiet(_array.namespace(arrays[0], "GlobalNorm")):
+            joint = self._joint(arrays)
+            excess = joint.length - self.max_value
+            return joint.report(excess, joint.above(self.max_value), ())
 
     def _project_all(self, arrays: list[Array]) -> list[Array]:
-        if not arrays:
-            return []
         joint = self._joint(arrays)
         goal, moved = joint.within(self.max_value), joint.above(self.max_value)
         found = []

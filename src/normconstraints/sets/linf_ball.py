@@ -11,7 +11,7 @@ from normconstraints._array import Array, Namespace
 from normconstraints._norms import Decision, Norms, measure, rescale
 from normconstraints._oracle import Group, length, scaled
 from normconstraints._parameters import Axis, Number, assign, check_axis, check_number
-from normconstraints.constraint import Convex, Entrywise, Grouped, register
+from normconstraints.constraint import Ball, Entrywise, Grouped, register
 
 
 def project_linf_ball(w: Array, radius: Number, *, axis: Axis) -> Array:
@@ -50,7 +50,7 @@ def _inward(w: Array, radius: Number, axes: tuple[int, ...], xp: Namespace) -> A
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class LInfBall(Grouped, Entrywise, Convex):
+class LInfBall(Grouped, Entrywise, Ball):
     r"""The largest modulus in every group is at most `radius`.
 
     .. math:: \{ w : \max_{i \in G} |w_i| \le r \text{ for every group } G \}
@@ -132,6 +132,11 @@ def slow_projection(group: Group, radius: Decimal) -> Group:
         modulus = length([entry])
         found += [entry] if modulus <= radius else scaled([entry], radius / modulus)
     return found
+
+
+def slow_violation(group: Group, radius: Decimal) -> Decimal:
+    """By definition."""
+    return max(*(length([entry]) - radius for entry in group), Decimal(0))
 
 
 EXAMPLES = (

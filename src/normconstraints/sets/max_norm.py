@@ -10,7 +10,7 @@ from normconstraints._array import Array, Namespace
 from normconstraints._norms import Decision, Norms, length_violation, project_length
 from normconstraints._oracle import Group, length, scaled
 from normconstraints._parameters import Axis, Number, assign, check_axis, check_number
-from normconstraints.constraint import Convex, Grouped, InPlace, register
+from normconstraints.constraint import Ball, Grouped, InPlace, register
 
 
 def project_max_norm(w: Array, max_value: Number, *, axis: Axis, out: Array | None = None) -> Array:
@@ -30,7 +30,7 @@ def _excess(norms: Norms, max_value: Any) -> Decision:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class MaxNorm(Grouped, Convex, InPlace):
+class MaxNorm(Grouped, Ball, InPlace):
     r"""The Euclidean norm of every group is at most `max_value`.
 
     .. math:: \{ w : \|w_G\|_2 \le r \text{ for every group } G \}
@@ -109,6 +109,11 @@ def slow_projection(group: Group, max_value: Decimal) -> Group:
     """By definition, in as many digits as the decimal context has."""
     norm = length(group)
     return group if norm <= max_value else scaled(group, max_value / norm)
+
+
+def slow_violation(group: Group, max_value: Decimal) -> Decimal:
+    """By definition."""
+    return max(length(group) - max_value, Decimal(0))
 
 
 EXAMPLES = (

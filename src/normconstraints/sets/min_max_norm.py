@@ -10,7 +10,7 @@ from normconstraints._array import Array, Namespace
 from normconstraints._norms import Decision, Norms, length_violation, project_length
 from normconstraints._oracle import Group, length, scaled
 from normconstraints._parameters import Axis, Number, assign, check_axis, check_number, check_order
-from normconstraints.constraint import Grouped, InPlace, ZeroStays, register
+from normconstraints.constraint import Gradual, Grouped, InPlace, ZeroStays, register
 
 
 def project_min_max_norm(
@@ -28,9 +28,12 @@ def project_min_max_norm(
 
 
 def _goal(norms: Norms, min_value: Any, max_value: Any) -> Decision:
-    long = norms.above(max_value)
-    goal = norms.xp.where(long, norms.within(max_value), norms.scaled * 0 + min_value)
-    return goal, long | norms.below(min_value)
+    xp = norms.xp
+    long, short = norms.above(max_value), norms.below(min_value)
+    high = norms.scaled * 0 + norms.within(max_value)
+    low = norms.scaled * 0 + min_value
+    # Where the bounds nearly meet, rounding must not carry a short group past the upper one.
+    return xp.where(long | (low > high), high, low), long | short
 
 
 def _excess(norms: Norms, min_value: Any, max_value: Any) -> Decision:
@@ -43,7 +46,7 @@ def _excess(norms: Norms, min_value: Any, max_value: Any) -> Decision:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class MinMaxNorm(Grouped, ZeroStays, InPlace):
+class MinMaxNorm(Grouped, Gradual, ZeroStays, InPlace):
     r"""The Euclidean norm of every group lies between `min_value` and `max_value`.
 
     .. math:: \{ w : a \le \|w_G\|_2 \le b \text{ for every group } G \}
@@ -133,6 +136,11 @@ def slow_projection(
     if not norm:
         return group
     return scaled(group, (1 - rate) + rate * min(max(norm, min_value), max_value) / norm)
+
+
+def slow_violation(group: Group, min_value: Decimal, max_value: Decimal, rate: Decimal) -> Decimal:
+    """By definition."""
+    return max(min_value - length(group), length(group) - max_value, Decimal(0))
 
 
 EXAMPLES = (

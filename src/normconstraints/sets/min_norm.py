@@ -101,4 +101,9 @@ def slow_projection(group: Group, value: Decimal) -> Group:
     return group if norm >= value or not norm else scaled(group, value / norm)
 
 
+def slow_violation(group: Group, value: Decimal) -> Decimal:
+    """By definition."""
+    return max(value - length(group), Decimal(0))
+
+
 EXAMPLES = (MinNorm(1.0, axis=0), MinNorm((0.1, 1.0, 2.5, 0.0, 3.0, 1e3, 0.7, 1.5), axis=1))

@@ -67,4 +67,9 @@ def slow_projection(group: Group) -> Group:
     return [(min(x, Decimal(0)),)]
 
 
+def slow_violation(group: Group) -> Decimal:
+    """By definition."""
+    return max(group[0][0], Decimal(0))
+
+
 EXAMPLES = (NonPos(),)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
+from decimal import Decimal
 from typing import final
 
 from normconstraints._array import Array, Namespace
@@ -95,6 +96,11 @@ def slow_projection(group: Group) -> Group:
     """By definition, in as many digits as the decimal context has."""
     norm = length(group)
     return scaled(group, 1 / norm) if norm else group
+
+
+def slow_violation(group: Group) -> Decimal:
+    """By definition."""
+    return abs(length(group) - 1)
 
 
 EXAMPLES = (UnitNorm(axis=0), UnitNorm(axis=1), UnitNorm(axis=None))

@@ -1,0 +1,72 @@
+# Every command sets itself up: it makes .venv and installs what it needs, once.
+PYTHON ?= python3
+FRAMEWORKS ?= numpy torch jax
+# The versions that the tests pin; the package itself asks for ranges.
+torch := torch==2.13.0
+jax := jax==0.10.2
+numpy := numpy
+
+venv := .venv
+bin := $(venv)/bin
+pip := $(bin)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test test-extended lint bench docs clean
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:
+	@echo "make demo [FRAMEWORKS='numpy torch jax']   train on real images with and without a constraint"
+	@echo "make test            the tests of every backend of the plain job"
+	@echo "make test-extended   the same on dask, dpnp, MLX, ndonnx and mparray"
+	@echo "make lint            ruff, mypy, pyright, import-linter"
+	@echo "make bench           speed as ratios to Keras' formula"
+	@echo "make docs            the documentation, to out/docs"
+
+$(bin)/python:
+	$(PYTHON) -m venv $(venv)
+
+$(venv)/.demo-%: pyproject.toml | $(bin)/python
+	$(pip) $($*)
+	@touch $@
+
+$(venv)/.demo: pyproject.toml | $(bin)/python
+	$(pip) -e '.[demo]'
+	@touch $@
+
+$(venv)/.dev: pyproject.toml | $(bin)/python
+	$(pip) -e '.[dev]'
+	@touch $@
+
+$(venv)/.docs: pyproject.toml $(venv)/.dev
+	$(pip) -e '.[docs]'
+	@touch $@
+
+$(venv)/.extended: pyproject.toml $(venv)/.dev
+	$(pip) -e '.[extended]'
+	@touch $@
+
+demo: $(venv)/.demo $(foreach f,$(FRAMEWORKS),$(venv)/.demo-$(f))
+	PYTHONPATH=examples $(bin)/python -m demo --frameworks $(FRAMEWORKS) --out out/demo
+
+test: $(venv)/.dev
+	$(bin)/python -m pytest -n 2 --dist worksteal
+
+test-extended: $(venv)/.extended
+	$(bin)/python -m pytest tests/extended -p no:xdist
+
+lint: $(venv)/.dev
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+	$(bin)/pyright
+	$(bin)/lint-imports
+
+bench: $(venv)/.dev
+	$(bin)/python benchmarks/run.py
+
+docs: $(venv)/.docs
+	$(bin)/sphinx-build --fail-on-warning --quiet docs out/docs
+	@echo "out/docs/index.html"
+
+clean:
+	rm -rf $(venv) out .mypy_cache .ruff_cache .pytest_cache

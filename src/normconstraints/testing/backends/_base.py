@@ -1,0 +1,82 @@
+"""What the suite needs to know of an array library, and of a way to run it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar
+
+from normconstraints.constraint import Constraint
+
+Array = Any
+HALF, SINGLE, DOUBLE = ("float16", "bfloat16"), ("float32", "complex64"), ("float64", "complex128")
+
+
+class Backend(ABC):
+    """An array library, run in one way: eagerly, compiled, batched, on another device, watched.
+
+    Numbers come in and go out as NumPy arrays of float64 or complex128, which hold every number of
+    the other dtypes.
+    """
+
+    name: ClassVar[str]
+    dtypes: ClassVar[tuple[str, ...]]
+    wide: ClassVar[tuple[str, ...]] = (*HALF, *SINGLE)
+    """The dtypes for which a wider accumulator exists."""
+    has_values: ClassVar[bool] = True
+    """False where only shapes and dtypes exist."""
+    mutable: ClassVar[bool] = True
+    """Whether `project_` is to work; False with `immutable` means that it must refuse."""
+    immutable: ClassVar[bool] = False
+    flushes: ClassVar[bool] = False
+    """Whether subnormal numbers count as zero."""
+    quick: ClassVar[bool] = False
+    """Whether large groups are tried too."""
+    compiles: ClassVar[bool] = False
+    """Whether each shape and dtype costs a compilation: few shapes are tried then."""
+    differentiable: ClassVar[bool] = False
+    extended: ClassVar[bool] = False
+    """Whether it is run only when it is named."""
+
+    def missing(self) -> str | None:
+        """Why the backend cannot be run here, or None."""
+        return None
+
+    def session(self) -> AbstractContextManager[Any]:
+        """Entered around all work with the backend."""
+        return nullcontext()
+
+    def start(self, constraint: Constraint) -> None:
+        """Called before the cases of a constraint."""
+
+    @abstractmethod
+    def asarray(self, data: Any, dtype: str) -> Array:
+        """The numbers as an array of the library that shares no memory with `data`."""
+
+    def strided(self, data: Any, dtype: str) -> Array | None:
+        """The same as a view that is not contiguous, if the library has such."""
+        return None
+
+    @abstractmethod
+    def numpy(self, w: Array) -> Any:
+        """The numbers of an array."""
+
+    def project(self, constraint: Constraint, w: Array) -> Array:
+        """``constraint.project(w)`` in the way of this backend."""
+        return constraint.project(w)
+
+    def violation(self, constraint: Constraint, w: Array) -> Array:
+        """``constraint.violation(w)`` in the way of this backend."""
+        return constraint.violation(w)
+
+    def kept(self, w: Array) -> tuple[Any, ...]:
+        """All that a projection must not change: type, dtype, shape, device."""
+        return (type(w), w.dtype, tuple(w.shape), getattr(w, "device", None))
+
+    def pullback(self, constraint: Constraint, w: Array, cotangent: Array) -> Array:
+        """The vector-Jacobian product of the projection at `w`."""
+        raise TypeError(f"{self.name} has no derivatives")  # asked only of differentiable ones
+
+    def read_only(self, w: Array) -> Array | None:
+        """An array that must not be written to, if the library has such."""
+        return None

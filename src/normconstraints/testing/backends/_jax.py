@@ -1,0 +1,177 @@
+"""JAX: eager, compiled, batched, differentiated, with and without float64, and sharded."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from normconstraints.constraint import Constraint
+from normconstraints.testing.backends._base import DOUBLE, HALF, SINGLE, Array, Backend
+
+
+class Jax(Backend):
+    name = "jax"
+    dtypes = (*HALF, *SINGLE)
+    wide = HALF
+    mutable = False
+    immutable = True
+    flushes = True
+    quick = True
+    compiles = True
+
+    def missing(self) -> str | None:
+        return None if find_spec("jax") else "jax is not installed"
+
+    def session(self) -> AbstractContextManager[Any]:
+        import jax
+
+        return jax.enable_x64(False)
+
+    def start(self, constraint: Constraint) -> None:
+        import jax
+
+        self._project = jax.jit(constraint.project)
+        self._violation = jax.jit(constraint.violation)
+
+    def asarray(self, data: Any, dtype: str) -> Array:
+        import jax.numpy as jnp
+        import ml_dtypes
+
+        kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
+        return jnp.asarray(np.array(data).astype(kind))
+
+    def numpy(self, w: Array) -> Any:
+        x = np.asarray(w)
+        return x.astype(np.complex128 if np.iscomplexobj(x) else np.float64)
+
+
+class JaxX64(Jax):
+    name = "jax x64"
+    dtypes = (*HALF, *SINGLE, *DOUBLE)
+    wide = (*HALF, *SINGLE)
+
+    def session(self) -> AbstractContextManager[Any]:
+        import jax
+
+        return jax.enable_x64(True)
+
+
+class JaxJit(Jax):
+    name = "jax jit"
+    quick = False
+
+    def project(self, constraint: Constraint, w: Array) -> Array:
+        return self._project(w)
+
+    def violation(self, constraint: Constraint, w: Array) -> Array:
+        return self._violation(w)
+
+
+class JaxJitX64(JaxJit):
+    name = "jax jit x64"
+    dtypes = ("float32", "float64")
+    wide = ("float32",)
+
+    def session(self) -> AbstractContextManager[Any]:
+        import jax
+
+        return jax.enable_x64(True)
+
+
+class JaxVmap(Jax):
+    name = "jax vmap"
+    quick = False
+
+    def start(self, constraint: Constraint) -> None:
+        import jax
+
+        self._project = jax.jit(jax.vmap(constraint.project))
+        self._violation = jax.jit(jax.vmap(constraint.violation))
+
+    def project(self, constraint: Constraint, w: Array) -> Array:
+        import jax.numpy as jnp
+
+        return self._project(jnp.stack([w, w]))[1]
+
+    def violation(self, constraint: Constraint, w: Array) -> Array:
+        import jax.numpy as jnp
+
+        return self._violation(jnp.stack([w, w]))[1]
+
+
+class JaxGrad(Jax):
+    """The value that comes along with a derivative, compiled."""
+
+    name = "jax grad"
+    quick = False
+    differentiable = True
+
+    def start(self, constraint: Constraint) -> None:
+        import jax
+
+        def both(w: Any, cotangent: Any) -> Any:
+            value, pull = jax.vjp(constraint.project, w)
+            return value, pull(cotangent)[0]
+
+        self._both = jax.jit(both)
+
+    def project(self, constraint: Constraint, w: Array) -> Array:
+        return self._both(w, w)[0]
+
+    def pullback(self, constraint: Constraint, w: Array, cotangent: Array) -> Array:
+        return self._both(w, cotangent)[1]
+
+
+class JaxGradX64(JaxGrad):
+    name = "jax grad x64"
+    dtypes = ("float32", "float64")
+    wide = ("float32",)
+
+    def session(self) -> AbstractContextManager[Any]:
+        import jax
+
+        return jax.enable_x64(True)
+
+
+class JaxSharded(Jax):
+    """Arrays spread over eight devices along their first axis, compiled."""
+
+    name = "jax sharded"
+    dtypes = ("float32", "bfloat16")
+    quick = False
+
+    def missing(self) -> str | None:
+        if (reason := super().missing()) is not None:
+            return reason
+        import jax
+
+        found = len(jax.devices())
+        if found < 8:
+            return (
+                f"jax has {found} of 8 devices; set "
+                "XLA_FLAGS=--xla_force_host_platform_device_count=8 before jax starts"
+            )
+        return None
+
+    def asarray(self, data: Any, dtype: str) -> Array:
+        import jax
+        from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+        mesh = jax.make_mesh((8,), ("devices",), axis_types=(AxisType.Auto,))
+        split = data.ndim > 0 and data.shape[0] % 8 == 0 and data.shape[0] > 0
+        spec = PartitionSpec("devices") if split else PartitionSpec()
+        return jax.device_put(super().asarray(data, dtype), NamedSharding(mesh, spec))
+
+    def project(self, constraint: Constraint, w: Array) -> Array:
+        return self._project(w)
+
+    def violation(self, constraint: Constraint, w: Array) -> Array:
+        return self._violation(w)
+
+    def kept(self, w: Array) -> tuple[Any, ...]:
+        # The number of rows on each device says how it is sharded, however that is written.
+        shards = sorted((s.device.id, s.data.shape) for s in w.addressable_shards)
+        return (type(w), w.dtype, tuple(w.shape), tuple(shards))

@@ -1,0 +1,173 @@
+"""PyTorch: eager, compiled, batched, differentiated, without values, and watched for host syncs."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from normconstraints.constraint import Constraint
+from normconstraints.testing.backends._base import DOUBLE, HALF, SINGLE, Array, Backend
+
+
+class Torch(Backend):
+    name = "torch"
+    dtypes = (*HALF, *SINGLE, *DOUBLE)
+    quick = True
+    differentiable = True
+
+    def missing(self) -> str | None:
+        return None if find_spec("torch") else "torch is not installed"
+
+    def asarray(self, data: Any, dtype: str) -> Array:
+        import torch
+
+        return torch.tensor(np.array(data)).to(getattr(torch, dtype))
+
+    def strided(self, data: Any, dtype: str) -> Array | None:
+        import torch
+
+        store = torch.zeros(tuple(2 * s for s in data.shape)[::-1], dtype=getattr(torch, dtype))
+        view = store.permute(*range(data.ndim - 1, -1, -1))[tuple([slice(None, None, 2)] * data.ndim)]
+        view.copy_(self.asarray(data, dtype))
+        return view
+
+    def numpy(self, w: Array) -> Any:
+        import torch
+
+        return w.detach().to(torch.complex128 if w.is_complex() else torch.float64).numpy().copy()
+
+    def pullback(self, constraint: Constraint, w: Array, cotangent: Array) -> Array:
+        w = w.clone().requires_grad_()
+        constraint.project(w).backward(cotangent)
+        return w.grad
+
+
+class TorchCompile(Torch):
+    name = "torch compile"
+    mutable = False
+    compiles = True
+    quick = False
+    differentiable = False
+    dtypes = ("float16", "float32", "float64")
+
+    def session(self) -> AbstractContextManager[Any]:
+        import torch
+
+        # One graph for each dtype and shape of each constraint: more than the default allows.
+        return torch._dynamo.config.patch(recompile_limit=1000, accumulated_recompile_limit=10**6)
+
+    def start(self, constraint: Constraint) -> None:
+        import torch
+
+        torch._dynamo.reset()
+        # The front end is what refuses Python on values; the code generator of each shape would
+        # cost minutes and is tested once in the tests.
+        self._project = torch.compile(constraint.project, backend="eager", fullgraph=True)
+        self._violation = torch.compile(constraint.violation, backend="eager", fullgraph=True)
+
+    def project(self, constraint: Constraint, w: Array) -> Array:
+        return self._project(w)
+
+    def violation(self, constraint: Constraint, w: Array) -> Array:
+        return self._violation(w)
+
+
+class TorchVmap(Torch):
+    name = "torch vmap"
+    mutable = False
+    quick = False
+    differentiable = False
+
+    def project(self, constraint: Constraint, w: Array) -> Array:
+        import torch
+
+        return torch.func.vmap(constraint.project)(torch.stack([w, w]))[1]
+
+    def violation(self, constraint: Constraint, w: Array) -> Array:
+        import torch
+
+        return torch.func.vmap(constraint.violation)(torch.stack([w, w]))[1]
+
+
+class TorchGrad(Torch):
+    """The value that comes along with a derivative of torch.func, and that derivative."""
+
+    name = "torch grad"
+    mutable = False
+    quick = False
+
+    def project(self, constraint: Constraint, w: Array) -> Array:
+        import torch
+
+        return torch.func.vjp(constraint.project, w)[0]
+
+    def pullback(self, constraint: Constraint, w: Array, cotangent: Array) -> Array:
+        import torch
+
+        return torch.func.vjp(constraint.project, w)[1](cotangent)[0]
+
+
+class TorchMeta(Torch):
+    name = "torch meta"
+    has_values = False
+    mutable = False
+    quick = False
+    differentiable = False
+
+    def asarray(self, data: Any, dtype: str) -> Array:
+        import torch
+
+        return torch.empty(data.shape, dtype=getattr(torch, dtype), device="meta")
+
+    def strided(self, data: Any, dtype: str) -> Array | None:
+        return None
+
+
+class TorchFake(TorchMeta):
+    name = "torch fake cuda"
+
+    def session(self) -> AbstractContextManager[Any]:
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        return FakeTensorMode()
+
+    def asarray(self, data: Any, dtype: str) -> Array:
+        import torch
+
+        return torch.empty(data.shape, dtype=getattr(torch, dtype), device="cuda")
+
+
+class TorchNoSync(Torch):
+    """A dispatch mode that refuses what would stop a GPU to look at a value."""
+
+    name = "torch no sync"
+    quick = False
+    differentiable = False
+
+    def project(self, constraint: Constraint, w: Array) -> Array:
+        with _no_sync():
+            return constraint.project(w)
+
+    def violation(self, constraint: Constraint, w: Array) -> Array:
+        with _no_sync():
+            return constraint.violation(w)
+
+
+def _no_sync() -> AbstractContextManager[Any]:
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    refused = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "is_nonzero")
+
+    class NoSync(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            name = func.overloadpacket.__name__
+            if name in refused:
+                raise RuntimeError(f"aten::{name} looks at a value on the host")
+            return func(*args, **(kwargs or {}))
+
+    return NoSync()
+
+

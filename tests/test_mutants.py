@@ -1,0 +1,432 @@
+"""The suite is tested too: bugs planted one at a time, each of which it must find.
+
+A mutant is a line of the core replaced by a wrong one. The code of the functions is swapped where
+they are, so that everything that holds them runs the wrong one, and swapped back afterwards.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import CodeType, FunctionType
+from typing import Any
+
+import pytest
+
+import normconstraints as nc
+from normconstraints import constraint as base
+from normconstraints.testing import check_constraint
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """What is wrong, where, and the constraint and backends that are to show it."""
+
+    bug: str
+    module: str
+    right: str
+    wrong: str
+    constraint: nc.Constraint
+    backends: tuple[str, ...] = ("numpy",)
+
+
+MAX = nc.MaxNorm(1.0, axis=0)
+UNIT = nc.UnitNorm(axis=0)
+FIXED = nc.FixedNorm(2.0, axis=0)
+RATE = nc.MinMaxNorm(0.5, 1.0, rate=0.25, axis=0)
+BAND = nc.MinMaxNorm(0.5, 1.0, axis=0)
+LINF = nc.LInfBall(0.1, axis=0)
+BOX = nc.Box(-0.5, 0.25)
+
+MUTANTS = [
+    Mutant(
+        "epsilon added to the norm, as in Keras",
+        "_norms",
+        "return Norms(root, scale,",
+        "return Norms(root + 1e-7, scale,",
+        UNIT,
+    ),
+    Mutant(
+        "norm of float32 taken in float32, which overflows",
+        "_array",
+        "doubles = eps > 1e-10 and _has_float64(w, xp)",
+        "doubles = False",
+        MAX,
+        ("strict",),
+    ),
+    Mutant(
+        "norm of float64 taken without scaling",
+        "_norms",
+        "        if precision.scaled:\n            scale",
+        "        if False:\n            scale",
+        MAX,
+        ("strict",),
+    ),
+    Mutant(
+        "scaled by the largest entry and not by a power of two",
+        "_norms",
+        "    scale = ones = xp.ones_like(largest)\n",
+        "    return 1 / largest\n    scale = ones = xp.ones_like(largest)\n",
+        MAX,
+        ("strict",),
+    ),
+    Mutant(
+        "outside by an ulp: scaled to the bound itself",
+        "_norms",
+        "return bound * (1 - roundings * p.unit * (1 + 1 / 64))",
+        "return bound",
+        MAX,
+    ),
+    Mutant(
+        "shrunk by far too much",
+        "_norms",
+        "return bound * (1 - roundings * p.unit * (1 + 1 / 64))",
+        "return bound * (1 - 16 * p.unit)",
+        MAX,
+    ),
+    Mutant(
+        "feasible groups are moved to the bound too",
+        "_norms",
+        "return (self.scaled > bound * (1 + slack) * self.scale) & self.finite",
+        "return (self.scaled > 0) & self.finite",
+        MAX,
+    ),
+    Mutant(
+        "feasible groups shrink a little at every call",
+        "_norms",
+        "return xp.where(moved, result, w)",
+        "return xp.where(moved, result, w * (1 - precision.eps))",
+        MAX,
+        ("strict",),
+    ),
+    Mutant(
+        "the bound is taken for its square",
+        "sets.max_norm",
+        "return norms.within(max_value), norms.above(max_value)",
+        "return norms.within(max_value**2), norms.above(max_value)",
+        nc.MaxNorm(0.3, axis=None),
+    ),
+    Mutant(
+        "no slack where nothing wider measures: not idempotent",
+        "_norms",
+        "slack = 0.0 if self.precision.wide is not None else self.slack",
+        "slack = -4 * self.precision.eps",
+        MAX,
+        ("strict no x64",),
+    ),
+    Mutant(
+        "infinity counts as finite and becomes NaN",
+        "_norms",
+        'return self.scaled < float("inf")',
+        "return self.scaled == self.scaled",
+        MAX,
+    ),
+    Mutant(
+        "NaN spreads to all groups",
+        "_norms",
+        "y = _widen(w, xp, precision)\n        if precision.scaled",
+        "y = _widen(w, xp, precision) + 0 * xp.sum(_widen(w, xp, precision))\n"
+        "        if precision.scaled",
+        MAX,
+        ("strict",),
+    ),
+    Mutant(
+        "NaN hidden: replaced by zero",
+        "_norms",
+        "return xp.where(moved, result, w)",
+        "return xp.where(moved, result, xp.where(w == w, w, 0.0))",
+        MAX,
+        ("strict",),
+    ),
+    Mutant(
+        "violation of groups that are not finite is 0",
+        "_norms",
+        'found = xp.where(self.finite, found, float("nan"))',
+        "found = xp.where(self.finite, found, 0.0)",
+        MAX,
+    ),
+    Mutant(
+        "NaN gradient at zero: the root of 0",
+        "_norms",
+        "root = xp.where(zero, 0.0, xp.sqrt(xp.where(zero, 1.0, squares)))",
+        "root = xp.sqrt(squares)",
+        MAX,
+        ("torch grad",),
+    ),
+    Mutant(
+        "NaN gradient at zero: division by the norm outside the mask",
+        "_norms",
+        "    factor = goal / xp.where(moved, norms.scaled, 1.0)\n    y = norms.measured",
+        "    factor = goal / norms.scaled\n    y = norms.measured",
+        MAX,
+        ("torch grad",),
+    ),
+    Mutant(
+        "a zero group is moved",
+        "_norms",
+        "& (self.scaled > 0)",
+        "& (self.scaled >= 0)",
+        UNIT,
+        ("strict",),
+    ),
+    Mutant(
+        "a zero group of a sphere is said to be inside",
+        "sets.fixed_norm",
+        "norms.off(value) | norms.zero",
+        "norms.off(value)",
+        FIXED,
+    ),
+    Mutant(
+        "host sync: a branch on values",
+        "_norms",
+        "    if precision.wide is not None:\n        result = xp.astype",
+        "    if bool(xp.any(moved)) and precision.wide is not None:\n        result = xp.astype",
+        MAX,
+        ("strict", "torch no sync", "jax jit", "cupy double"),
+    ),
+    Mutant(
+        "host sync: float() of a norm",
+        "_norms",
+        "    zero = squares == 0\n",
+        "    zero = squares == 0\n    float(xp.sum(squares))\n",
+        MAX,
+        ("strict", "torch fake cuda"),
+    ),
+    Mutant(
+        "a mask index, whose shape depends on values",
+        "_norms",
+        "    zero = squares == 0\n",
+        "    zero = squares == 0\n    squares[zero]\n",
+        MAX,
+        ("strict", "cupy double"),
+    ),
+    Mutant(
+        "the cast back is missing",
+        "_norms",
+        "result = xp.astype(result, precision.dtype)",
+        "result = result",
+        MAX,
+        ("strict",),
+    ),
+    Mutant(
+        "a constant on the default device",
+        "_norms",
+        "    zero = squares == 0\n",
+        "    zero = squares == xp.zeros(1, dtype=squares.dtype)\n",
+        MAX,
+        ("strict",),
+    ),
+    Mutant(
+        "a name that the standard has not",
+        "_norms",
+        "return y * y\n",
+        "return xp.float_power(y, 2)\n",
+        MAX,
+        ("strict",),
+    ),
+    Mutant(
+        "written in place: the input changes",
+        "_norms",
+        "target = xp.empty_like(w) if out is None else",
+        "target = w if out is None else",
+        MAX,
+    ),
+    Mutant(
+        "in place is another arithmetic",
+        "_norms",
+        "        _array.write(out, result)\n        return out\n",
+        "        _array.write(out, result * (1 - precision.eps))\n        return out\n",
+        MAX,
+        ("cupy double",),
+    ),
+    Mutant(
+        "in place writes nowhere",
+        "constraint",
+        "self._project_into(w, w, xp)",
+        "self._project(w, xp)",
+        MAX,
+    ),
+    Mutant(
+        "in place on a read-only array is tried",
+        "_array",
+        'elif not getattr(getattr(w, "flags", None), "writeable", True):',
+        "elif False:",
+        BOX,
+    ),
+    Mutant(
+        "wrong axis: the transpose",
+        "_array",
+        "found = tuple(sorted(a % ndim for a in axes))",
+        "found = tuple(sorted((ndim - 1 - a) % ndim for a in axes))",
+        MAX,
+    ),
+    Mutant(
+        "negative axes count from the wrong end",
+        "_array",
+        "found = tuple(sorted(a % ndim for a in axes))",
+        "found = tuple(sorted(abs(a) % ndim for a in axes))",
+        nc.MaxNorm(0.3, axis=-2),
+    ),
+    Mutant(
+        "rate on the wrong side",
+        "_norms",
+        "        factor = (1 - rate) + rate * factor\n    # Multiplying",
+        "        factor = rate + (1 - rate) * factor\n    # Multiplying",
+        RATE,
+    ),
+    Mutant(
+        "rate on the wrong side where nothing wider measures",
+        "_norms",
+        "result = (1 - rate) * _widen(w, xp, precision) + rate * result",
+        "result = rate * _widen(w, xp, precision) + (1 - rate) * result",
+        RATE,
+    ),
+    Mutant(
+        "the lower bound is forgotten",
+        "sets.min_max_norm",
+        "low), long | short",
+        "low), long",
+        BAND,
+    ),
+    Mutant(
+        "bounds that meet: a short group ends above",
+        "sets.min_max_norm",
+        "xp.where(long | (low > high), high, low)",
+        "xp.where(long, high, low)",
+        nc.MinMaxNorm(1.0, 1.0, axis=1),
+    ),
+    Mutant(
+        "root mean square over one entry too few",
+        "sets.unit_rms",
+        "norm = value * math.sqrt(norms.size)",
+        "norm = value * math.sqrt(max(norms.size - 1, 1))",
+        nc.UnitRMS(axis=0),
+    ),
+    Mutant(
+        "the ball of the largest entry is left by rounding its radius up",
+        "sets.linf_ball",
+        "_array.representable(radius, precision, inward=True)",
+        "_array.representable(radius, precision)",
+        LINF,
+    ),
+    Mutant(
+        "clipping from above alone",
+        "sets.linf_ball",
+        "return xp.where(w < -bound, -bound, w)",
+        "return w",
+        LINF,
+    ),
+    Mutant(
+        "NaN clipped away",
+        "sets.box",
+        "w = xp.where(w > high, high, w)",
+        "w = xp.where(w <= high, w, high)",
+        BOX,
+    ),
+    Mutant(
+        "a negative zero loses its sign",
+        "sets.non_neg",
+        "return xp.where(w < 0, 0.0, w)",
+        "return xp.where(w <= 0, 0.0, w)",
+        nc.NonNeg(),
+    ),
+    Mutant(
+        "violation without its axes dropped",
+        "_norms",
+        "return xp.squeeze(found, axis=axes) if axes else found",
+        "return found",
+        MAX,
+    ),
+    Mutant(
+        "violation of a group is that of its square",
+        "sets.max_norm",
+        "return norms.length - max_value, norms.above(max_value)",
+        "return norms.length**2 - max_value**2, norms.above(max_value)",
+        MAX,
+    ),
+    Mutant(
+        "integers are let in",
+        "_array",
+        "    if not is_float:",
+        "    if False:",
+        MAX,
+    ),
+    Mutant(
+        "a naive sum in float64",
+        "_array",
+        "x = xp.sum(_fold(x, axis, xp), axis=axis, keepdims=True)",
+        "x = xp.cumulative_sum(x, axis=axis)[..., -1:, :]",
+        nc.UnitNorm(axis=0),
+    ),
+]
+
+
+def _functions(namespace: dict[str, Any], module: str) -> Iterator[FunctionType]:
+    for value in list(namespace.values()):
+        if isinstance(value, FunctionType) and value.__module__ == module:
+            yield value
+        elif isinstance(value, type) and value.__module__ == module:
+            for member in vars(value).values():
+                function = member.fget if isinstance(member, property) else member
+                if isinstance(function, FunctionType) and function.__module__ == module:
+                    yield function
+
+
+@contextmanager
+def planted(mutant: Mutant) -> Iterator[None]:
+    """The core with one wrong line."""
+    module = importlib.import_module(f"normconstraints.{mutant.module}")
+    source = inspect.getsource(module)
+    assert source.count(mutant.right) == 1, f"{mutant.bug}: the line is not there, or twice"
+    text = source.replace(mutant.right, mutant.wrong)
+    ast.parse(text)
+    known = dict(base.registered)
+    namespace: dict[str, Any] = {"__name__": module.__name__, "__file__": module.__file__}
+    exec(compile(text, f"<{mutant.bug}>", "exec"), namespace)
+    base.registered.clear()
+    base.registered.update(known)
+    wrong = {f.__qualname__: f.__code__ for f in _functions(namespace, module.__name__)}
+    functions = [
+        f
+        for f in _functions(vars(module), module.__name__)
+        if f.__qualname__ in wrong and f.__code__.co_freevars == wrong[f.__qualname__].co_freevars
+    ]
+    right = [(f, f.__code__) for f in functions]
+    saved = module._precisions.copy() if mutant.module == "_array" else None
+    try:
+        for f, _ in right:
+            f.__code__ = wrong[f.__qualname__]
+        if saved is not None:
+            module._precisions.clear()
+        yield
+    finally:
+        for f, code in right:
+            f.__code__ = code
+        if saved is not None:
+            module._precisions.clear()
+            module._precisions.update(saved)
+
+
+def test_there_are_enough() -> None:
+    assert len(MUTANTS) >= 30
+    assert len({m.bug for m in MUTANTS}) == len(MUTANTS)
+
+
+@pytest.mark.filterwarnings("ignore")  # what a mutant makes the libraries warn of is its own
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.bug)
+def test_the_suite_finds(mutant: Mutant) -> None:
+    for backend in mutant.backends:
+        with planted(mutant):
+            results = check_constraint(mutant.constraint, backends=[backend])
+        assert any(r.status == "failed" for r in results), f"survived on {backend}"
+
+
+def test_without_a_bug_there_is_nothing_to_find() -> None:
+    sound = Mutant("nothing", "_norms", "zero = squares == 0", "zero = squares == 0", MAX)
+    with planted(sound):
+        results = check_constraint(MAX, backends=["numpy"])
+    assert {r.status for r in results} == {"passed"}
