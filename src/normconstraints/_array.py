@@ -113,16 +113,23 @@ class Precision:
 
 def precision(w: Array, xp: Namespace, owner: str, *, allow_complex: bool = True) -> Precision:
     """The precision of `w`; a TypeError in the name of `owner` if it is not floating point."""
-    # JAX tracers have no device, and JAX decides by a flag whether it has float64.
-    where = _jax_x64() if _is_jax(xp) else getattr(w, "device", None)
-    key = (xp.__name__, w.dtype, where)
-    found = _precisions.get(key)
+    found = _precisions.get((type(w), w.dtype, getattr(w, "device", None)))
     if found is None:
-        found = _precisions[key] = _measure_precision(w, xp, owner)
+        found = _find_precision(w, xp, owner)
     if found.is_complex and not allow_complex:
         raise TypeError(
             f"{owner}: w must be real, got {w.dtype}; the set has no meaning for complex numbers"
         )
+    return found
+
+
+def _find_precision(w: Array, xp: Namespace, owner: str) -> Precision:
+    # JAX tracers have no device, and JAX decides by a flag whether it has float64.
+    where = _jax_x64() if _is_jax(xp) else getattr(w, "device", None)
+    kind = xp if _is_jax(xp) else type(w)
+    found = _precisions.get((kind, w.dtype, where))
+    if found is None:
+        found = _precisions[kind, w.dtype, where] = _measure_precision(w, xp, owner)
     return found
 
 
@@ -170,6 +177,11 @@ def _has_float64(w: Array, xp: Namespace) -> bool:
     return "float64" in names
 
 
+def fuses(xp: Namespace) -> bool:
+    """Whether the library compiles chains of operations into one pass over memory."""
+    return _is_jax(xp)
+
+
 def _is_jax(xp: Namespace) -> bool:
     return bool(xp.__name__ == "jax.numpy")
 
@@ -199,6 +211,8 @@ def tolerance(eps: float, size: int, *, wide: bool) -> float:
 
 def normalise_axis(axis: int | tuple[int, ...] | str | None, ndim: int, owner: str) -> tuple[int, ...]:
     """The axes as sorted non-negative integers."""
+    if type(axis) is int and -ndim <= axis < ndim:  # nearly always
+        return (axis % ndim,)
     if axis is None:
         return tuple(range(ndim))
     if isinstance(axis, str):
@@ -299,7 +313,7 @@ def to_list(value: Array) -> Any:
 # Libraries that sum in a tree or cascade by themselves, along every axis (measured: at most 2 units
 # of the last place over 10^6 entries). NumPy does so along the contiguous axis only.
 _ACCURATE_SUMS = ("array_api_compat.torch", "jax.numpy", "array_api_compat.cupy")
-_PLAIN_RUN = 16
+_PLAIN_RUN = 32
 
 
 def accurate_sum(x: Array, axes: tuple[int, ...], xp: Namespace) -> Array:
@@ -334,8 +348,8 @@ def write(w: Array, value: Array) -> None:
 
 
 def unrecorded(xp: Namespace) -> AbstractContextManager[Any]:
-    """A context in which torch's autograd does not record, and that is `quiet`."""
-    return sys.modules["torch"].no_grad() if "torch" in xp.__name__ else quiet(xp)
+    """A context in which torch's autograd does not record."""
+    return sys.modules["torch"].no_grad() if "torch" in xp.__name__ else nullcontext()
 
 
 def quiet(xp: Namespace) -> AbstractContextManager[Any]:
@@ -378,8 +392,9 @@ def as_array(result: Any, w: Array, xp: Namespace) -> Array:
 # -------------------------------------------------------------------------- blocks of host memory
 
 # An eager library writes every intermediate result to memory, and memory is slower than
-# arithmetic. Blocks of this many entries stay in cache, with their double precision copy.
-BLOCK = 1 << 18
+# arithmetic. Blocks of so many entries stay in cache with their double precision copy. torch splits
+# each operation over all cores and pays for that, so that its blocks are larger.
+BLOCK = {"numpy": 1 << 18, "torch": 1 << 20}
 _THREADED = 1 << 22
 
 
@@ -406,27 +421,33 @@ def host_library(w: Array) -> str | None:
     return "torch"
 
 
-def row_blocks(w: Array, axes: tuple[int, ...]) -> tuple[list[int], tuple[int, ...], list[slice]]:
+def row_blocks(
+    w: Array, axes: tuple[int, ...], library: str
+) -> tuple[list[int], tuple[int, ...], list[slice]]:
     """An order of the axes from the slowest in memory to the fastest, `axes` in that order, and
-    slices of the slowest that hold about `BLOCK` entries each."""
+    slices of the slowest that hold about a `BLOCK` of entries each."""
     strides = [abs(s) for s in (w.strides if hasattr(w, "strides") else w.stride())]
     order = sorted(range(w.ndim), key=lambda i: (-strides[i], i))
     moved = tuple(sorted(order.index(a) for a in axes))
     shape = [w.shape[i] for i in order]
-    rows = max(1, BLOCK // max(1, math.prod(shape[1:])))
+    rows = max(1, BLOCK[library] // max(1, math.prod(shape[1:])))
     return order, moved, [slice(i, i + rows) for i in range(0, shape[0], rows)]
 
 
 def square_sums(w: Array, axes: tuple[int, ...], library: str) -> Array:
     """Sums of squares over `axes`, kept, in float64, of real host memory."""
-    if entries(w) <= BLOCK:
-        return _square_sums(w, axes, library)
+    if entries(w) <= BLOCK[library]:
+        return _square_sums(w, axes, library, None)
     xp = _namespaces[type(w)]
-    order, moved, blocks = row_blocks(w, axes)
+    order, moved, blocks = row_blocks(w, axes, library)
     v = xp.permute_dims(w, order)
-    parts = over_blocks(
-        lambda rows: _square_sums(v[rows], moved, library), blocks, entries(w), library
-    )
+
+    def work(rows: Sequence[slice]) -> list[Array]:
+        # Memory that is fresh for each block would cost more than the arithmetic.
+        scratch = xp.empty(v[rows[0]].shape, dtype=xp.float64)
+        return [_square_sums(v[r], moved, library, scratch) for r in rows]
+
+    parts = over_blocks(work, blocks, entries(w), library)
     if 0 not in moved:
         squares = xp.concat(parts, axis=0)
     else:
@@ -436,50 +457,86 @@ def square_sums(w: Array, axes: tuple[int, ...], library: str) -> Array:
     return xp.permute_dims(squares, [order.index(i) for i in range(w.ndim)])
 
 
-def _square_sums(block: Array, axes: tuple[int, ...], library: str) -> Array:
+def _square_sums(
+    block: Array, axes: tuple[int, ...], library: str, scratch: Array | None
+) -> Array:
+    module = sys.modules[library]
+    if scratch is None:
+        wide = _to(block, module.float64, library)
+        # float64 comes as it is from torch, and a sum of squares must not overwrite its input.
+        scratch = wide if block.dtype != module.float64 else module.empty_like(wide)
+    else:
+        scratch = wide = scratch[: block.shape[0]]
+        wide[...] = block
     if library == "torch":
-        torch = sys.modules["torch"]
-        wide = block.to(torch.float64)
-        return torch.sum(torch.mul(wide, wide, out=wide), dim=axes, keepdim=True)
-    numpy = sys.modules["numpy"]
-    if block.dtype.itemsize == 8:
-        return accurate_sum(block * block, axes, _namespaces[type(block)])
-    wide = block.astype(numpy.float64)
-    every = list(range(block.ndim))
-    sums = numpy.einsum(wide, every, wide, every, [i for i in every if i not in axes])
-    return sums.reshape(tuple(1 if i in axes else s for i, s in enumerate(block.shape)))
+        return module.sum(module.multiply(wide, wide, out=scratch), dim=axes, keepdim=True)
+    if block.dtype.itemsize < 8:
+        squares = module.multiply(wide, wide, out=scratch)
+        return module.add.reduce(squares, axis=axes, keepdims=True)
+    with module.errstate(all="ignore"):  # the caller looks whether it overflowed
+        squares = module.multiply(wide, wide, out=scratch)
+    if axes == (block.ndim - 1,) and squares.flags.c_contiguous:  # NumPy sums these pairwise
+        return module.add.reduce(squares, axis=axes, keepdims=True)
+    return accurate_sum(squares, axes, _namespaces[type(block)])
 
 
-def multiply_into(w: Array, factor: Array, target: Array, library: str) -> None:
-    """``target[...] = w * factor`` without a temporary; `target` may be `w`."""
+def multiply(
+    w: Array, factor: Array, out: Array | None, precision: Precision, library: str
+) -> Array:
+    """``w * factor`` for host memory, written to `out`, which may be `w`, if that is given."""
     if library == "torch":
-        sys.modules["torch"].mul(w, factor, out=target)
-        return
-    multiply = sys.modules["numpy"].multiply
-    if entries(w) <= BLOCK:
-        multiply(w, factor, out=target)
-        return
+        w = w.detach()  # a view: nobody here asks for a gradient, and out= refuses leaves
+    if precision.by_factor:
+        factor = _to(factor, precision.dtype, library)
+    if entries(w) <= BLOCK[library]:
+        product = w * factor
+        if precision.wide is not None and not precision.by_factor:
+            product = _to(product, precision.dtype, library)
+        if out is None:
+            return product
+        write(out, product)
+        return out
+    module = sys.modules[library]
+    target = module.empty_like(w) if out is None else out
+    view = target.detach() if library == "torch" else target
+    xp = _namespaces[type(w)]
+    order, _, blocks = row_blocks(w, (), library)
+    w, view, factor = (xp.permute_dims(a, order) for a in (w, view, factor))
 
-    def one(rows: slice) -> None:
-        multiply(w[rows], factor if len(factor) == 1 else factor[rows], out=target[rows])
+    def work(rows: Sequence[slice]) -> list[None]:
+        for r in rows:
+            part = factor if factor.shape[0] == 1 else factor[r]
+            if precision.by_factor or precision.wide is None:
+                module.multiply(w[r], part, out=view[r])
+            else:
+                view[r] = w[r] * part
+        return []
 
-    rows = max(1, BLOCK * len(w) // entries(w))
-    over_blocks(one, [slice(i, i + rows) for i in range(0, len(w), rows)], entries(w), library)
+    over_blocks(work, blocks, entries(w), library)
+    return target
+
+
+def _to(x: Array, dtype: Any, library: str) -> Array:
+    return x.to(dtype) if library == "torch" else x.astype(dtype)
 
 
 def over_blocks(
-    work: Callable[[slice], Any], blocks: Sequence[slice], size: int, library: str
+    work: Callable[[Sequence[slice]], list[Any]], blocks: Sequence[slice], size: int, library: str
 ) -> list[Any]:
-    """``work`` on each block, in order; on large NumPy arrays in threads, as torch does by itself."""
-    if library == "numpy" and size >= _THREADED and len(blocks) > 1:
-        import os
-        from concurrent.futures import ThreadPoolExecutor
+    """What ``work`` lists for the blocks, in order; large NumPy arrays in threads, as torch does."""
+    if library != "numpy" or size < _THREADED or len(blocks) < 2:
+        return work(blocks)
+    # Here, for importing both costs more than the rest of the package.
+    import os
+    from concurrent.futures import ThreadPoolExecutor
 
-        # A pool for each call: one that is kept would not survive a fork, and starting it costs
-        # little beside what an array of this size costs.
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            return list(pool.map(work, blocks))
-    return [work(rows) for rows in blocks]
+    count = min(4, os.cpu_count() or 1)
+    share = -(-len(blocks) // count)
+    chunks = [blocks[i : i + share] for i in range(0, len(blocks), share)]
+    # A pool for each call: one that is kept would not survive a fork, and starting it costs little
+    # beside what an array of this size costs.
+    with ThreadPoolExecutor(count) as pool:
+        return [found for chunk in pool.map(work, chunks) for found in chunk]
 
 
 def entries(w: Array) -> int:

@@ -43,18 +43,30 @@ def project_length(
     xp = _array.namespace(w, owner)
     precision = _array.precision(w, xp, owner)
     axes = _array.normalise_axis(axis, w.ndim, owner)
-    given = {**bounds, "rate": rate}
-    values = {
-        name: _array.groupwise(value, w, axes, xp, precision.accumulator, f"{owner}: {name}")
-        for name, value in given.items()
+    if type(rate) is not float:
+        rate = _groupwise({"rate": rate}, w, axes, xp, precision, owner)["rate"]
+    library = _host(w, precision)
+    norms = measure(w, axes, xp, precision, library)
+    values = _groupwise(bounds, w, axes, xp, precision, owner)
+    length, moved = goal(norms, **values)
+    return rescale(w, norms, length, moved, library, rate, out)
+
+
+def _groupwise(
+    bounds: dict[str, Number],
+    w: Array,
+    axes: tuple[int, ...],
+    xp: Namespace,
+    precision: Precision,
+    owner: str,
+) -> dict[str, Any]:
+    """Bounds in a form that combines with the norms."""
+    return {
+        name: value
+        if type(value) is float
+        else _array.groupwise(value, w, axes, xp, precision.accumulator, f"{owner}: {name}")
+        for name, value in bounds.items()
     }
-    rate = values.pop("rate")
-    splits = all(isinstance(value, float) for value in given.values())
-
-    def decide(norms: Norms) -> Decision:
-        return goal(norms, **values)
-
-    return rescale(w, axes, xp, precision, decide, rate=rate, splits=splits, out=out)
 
 
 def length_violation(
@@ -64,16 +76,13 @@ def length_violation(
     xp = _array.namespace(w, owner)
     precision = _array.precision(w, xp, owner)
     axes = _array.normalise_axis(axis, w.ndim, owner)
-    values = {
-        name: _array.groupwise(value, w, axes, xp, precision.accumulator, f"{owner}: {name}")
-        for name, value in bounds.items()
-    }
-    norms = measure(w, axes, xp, precision)
-    amount, outside = excess(norms, **values)
-    return norms.report(amount, outside, axes)
+    norms = measure(w, axes, xp, precision, _host(w, precision))
+    with _array.quiet(xp):
+        amount, outside = excess(norms, **_groupwise(bounds, w, axes, xp, precision, owner))
+        return norms.report(amount, outside, axes)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Norms:
     """The norms of the groups of one array, reduced axes kept with length 1."""
 
@@ -85,7 +94,7 @@ class Norms:
     """Entries in a group."""
     xp: Namespace
     precision: Precision
-    measured: Array | None = None
+    measured: Array | None
     """The array itself times `scale` in the dtype that measures, unless that was done in blocks.
 
     It is used again for the result, so that autodiff adds derivatives before it scales and rounds
@@ -149,14 +158,23 @@ class Norms:
         return self.scaled / self.scale
 
 
-def measure(w: Array, axes: tuple[int, ...], xp: Namespace, precision: Precision) -> Norms:
-    """The norms of the groups that `axes` span."""
-    library = _host(w, precision)
+def measure(
+    w: Array,
+    axes: tuple[int, ...],
+    xp: Namespace,
+    precision: Precision,
+    library: str | None = None,
+) -> Norms:
+    """The norms of the groups that `axes` span; in blocks if `library` says that w is host memory."""
+    size = _array.group_size(w, axes)
+    if library is not None:
+        squares = _array.square_sums(w, axes, library)
+        # float64 itself could have overflowed or underflowed; then it is scaled below.
+        if precision.wide is not None or (squares.min() > 2.0**-600 and squares.max() < 2.0**600):
+            return Norms(xp.sqrt(squares), 1.0, size, xp, precision, None)
     scale: Any = 1.0
-    squares = _host_squares(w, axes, library) if library is not None else None
-    y = None
-    if squares is None:
-        y = _widen(w, xp, precision)
+    y = _widen(w, xp, precision)
+    with _array.quiet(xp):
         if precision.scaled:
             scale = _power_of_two(y, axes, xp, precision)
             y = y * scale
@@ -164,45 +182,51 @@ def measure(w: Array, axes: tuple[int, ...], xp: Namespace, precision: Precision
     # The root of 0 has an infinite derivative, which a mask behind it would turn into NaN.
     zero = squares == 0
     root = xp.where(zero, 0.0, xp.sqrt(xp.where(zero, 1.0, squares)))
-    return Norms(root, scale, _array.group_size(w, axes), xp, precision, y)
+    return Norms(root, scale, size, xp, precision, y)
 
 
 def rescale(
     w: Array,
-    axes: tuple[int, ...],
-    xp: Namespace,
-    precision: Precision,
-    decide: Callable[[Norms], Decision],
-    *,
+    norms: Norms,
+    goal: Any,
+    moved: Array,
+    library: str | None,
     rate: Any = 1.0,
-    splits: bool = True,
     out: Array | None = None,
 ) -> Array:
-    """`project_length` after its checks. `splits`: `decide` may be asked about some groups alone."""
-    library = _host(w, precision)
-    if library is None or (precision.wide is None and not _whole(rate)):
-        result = _rescale_traced(w, measure(w, axes, xp, precision), decide, rate)
-        if out is None:
-            return result
-        _array.write(out, result)
-        return out
-    if library == "torch":
-        w = w.detach()  # a view: nobody here asks for a gradient, and out= refuses leaves
-    target = xp.empty_like(w) if out is None else out.detach() if library == "torch" else out
-    _rescale_host(w, axes, xp, precision, decide, rate, splits, target, library)
-    return target if out is None else out
+    """`w` with the groups that are `moved` multiplied to the length `goal`, or by `rate` so far."""
+    if library is not None and norms.measured is None:
+        factor = _host_factor(norms, goal, moved, rate)
+        if factor is not None:
+            return _array.multiply(w, factor, out, norms.precision, library)
+    with _array.quiet(norms.xp):
+        result = lengthen(w, norms, goal, moved, norms.precision, rate)
+    if out is None:
+        return result
+    _array.write(out, result)
+    return out
 
 
-def _whole(rate: Any) -> bool:
-    return isinstance(rate, float) and rate == 1
+def _host_factor(norms: Norms, goal: Any, moved: Array, rate: Any) -> Array | None:
+    """The factor of each group, 1 for those that stay; None where a single number cannot be it.
 
-
-def _rescale_traced(
-    w: Array, norms: Norms, decide: Callable[[Norms], Decision], rate: Any
-) -> Array:
-    """Without looking at a value: for compilers, autodiff and devices."""
-    goal, moved = decide(norms)
-    return lengthen(w, norms, goal, moved, norms.precision, rate)
+    Multiplying by 1 leaves a group as it is, bit for bit, so that no mask is needed.
+    """
+    xp, precision = norms.xp, norms.precision
+    whole = type(rate) is float and rate == 1
+    if whole and type(goal) is float and goal > 0:
+        factor = goal / xp.where(moved, norms.scaled, goal)
+    else:
+        factor = goal / xp.where(moved, norms.scaled, 1.0)
+        if not whole:
+            if precision.wide is None:
+                return None
+            factor = (1 - rate) + rate * factor
+        factor = xp.where(moved, factor, 1.0)
+    # Rounded to float32 it must keep all its digits.
+    if precision.by_factor and not (factor.min() > 2.0**-100 and factor.max() < 2.0**100):
+        return None
+    return factor
 
 
 def lengthen(
@@ -210,16 +234,18 @@ def lengthen(
 ) -> Array:
     """`w` times ``goal / norms`` where `moved`, computed in `precision`."""
     xp = norms.xp
+    whole = isinstance(rate, float) and rate == 1
     factor = goal / xp.where(moved, norms.scaled, 1.0)
     y = norms.measured
-    if y is None:
-        y = _widen(w, xp, precision) * norms.scale
+    if y is None or _array.fuses(xp):
+        # A compiler that fuses would write y to memory to use it twice; the mask makes it another.
+        y = _widen(w, xp, precision) * xp.where(moved, norms.scale, 1.0)
     if precision.scaled:
         result = y * factor
-        if not _whole(rate):
+        if not whole:
             result = (1 - rate) * _widen(w, xp, precision) + rate * result
     else:
-        if not _whole(rate):
+        if not whole:
             factor = (1 - rate) + rate * factor
         if precision.by_factor:
             short = moved & _moderate(factor)
@@ -241,62 +267,6 @@ def _round_to_single(x: Array) -> Array:
     return high - (high - x)
 
 
-def _rescale_host(
-    w: Array,
-    axes: tuple[int, ...],
-    xp: Namespace,
-    precision: Precision,
-    decide: Callable[[Norms], Decision],
-    rate: Any,
-    splits: bool,
-    target: Array,
-    library: str,
-) -> None:
-    """In blocks that stay in cache, with the same arithmetic for each group as above."""
-    if splits and _array.entries(w) > _array.BLOCK:
-        order, axes, blocks = _array.row_blocks(w, axes)
-        w, target = xp.permute_dims(w, order), xp.permute_dims(target, order)
-        if 0 not in axes:  # no group leaves its block
-
-            def one(rows: slice) -> None:
-                _rescale_block(w[rows], axes, xp, precision, decide, rate, target[rows], library)
-
-            _array.over_blocks(one, blocks, _array.entries(w), library)
-            return
-    _rescale_block(w, axes, xp, precision, decide, rate, target, library)
-
-
-def _rescale_block(
-    w: Array,
-    axes: tuple[int, ...],
-    xp: Namespace,
-    precision: Precision,
-    decide: Callable[[Norms], Decision],
-    rate: Any,
-    target: Array,
-    library: str,
-) -> None:
-    norms = measure(w, axes, xp, precision)
-    goal, moved = decide(norms)
-    if not moved.any():
-        target[...] = w
-        return
-    factor = goal / xp.where(moved, norms.scaled, 1.0)
-    if not _whole(rate):
-        factor = (1 - rate) + rate * factor
-    # Multiplying by 1 leaves a group as it is, bit for bit, so no mask is needed below.
-    factor = xp.where(moved, factor, 1.0)
-    if not isinstance(norms.scale, float) or not _moderate(factor).all():
-        target[...] = _rescale_traced(w, norms, decide, rate)
-    elif precision.by_factor or precision.wide is None:
-        if precision.by_factor:
-            factor = _round_to_single(factor)
-        rounded = xp.astype(factor, precision.real, copy=False)
-        _array.multiply_into(w, rounded, target, library)
-    else:
-        target[...] = xp.astype(_widen(w, xp, precision) * factor, precision.dtype)
-
-
 def _host(w: Array, precision: Precision) -> str | None:
     """The library of `w` if Python may look at its values and its squares are summed in float64."""
     library = _array.host_library(w)
@@ -305,14 +275,6 @@ def _host(w: Array, precision: Precision) -> str | None:
     if precision.wide is None:
         return library if library == "numpy" and precision.eps == 2.0**-52 else None
     return library
-
-
-def _host_squares(w: Array, axes: tuple[int, ...], library: str) -> Array | None:
-    """Sums of squares by blocks; None where float64 itself could overflow or underflow."""
-    squares = _array.square_sums(w, axes, library)
-    if w.dtype.itemsize == 8 and not (squares.min() > 2.0**-600 and squares.max() < 2.0**600):
-        return None
-    return squares
 
 
 def _widen(w: Array, xp: Namespace, precision: Precision) -> Array:

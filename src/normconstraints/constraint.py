@@ -107,8 +107,7 @@ class Constraint(Parametrised, ABC):
         if 0 in w.shape:
             self._violation(w, xp)  # so that a wrong axis is an error here too
             return _array.copy(w, xp)
-        with _array.quiet(xp):
-            return _array.as_array(self._project(w, xp), w, xp)
+        return _array.as_array(self._project(w, xp), w, xp)
 
     @final
     def __call__(self, w: Array) -> Array:
@@ -169,8 +168,7 @@ class Constraint(Parametrised, ABC):
         """
         xp = _array.namespace(w, type(self).__name__)
         self._precision(w, xp)
-        with _array.quiet(xp):
-            return self._violation(w, xp)
+        return self._violation(w, xp)
 
     @abstractmethod
     def _project(self, w: Array, xp: Namespace) -> Array:

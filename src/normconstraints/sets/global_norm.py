@@ -136,7 +136,7 @@ class GlobalNorm(Parametrised):
         size = sum(p.size for p in parts)
         zero = squares == 0
         root = xp.where(zero, 0.0, xp.sqrt(xp.where(zero, 1.0, squares)))
-        return Norms(root, scale, size, xp, coarsest)
+        return Norms(root, scale, size, xp, coarsest, None)
 
 
 def _single(w: Array, xp: Namespace) -> Norms:
@@ -149,7 +149,7 @@ def _single(w: Array, xp: Namespace) -> Norms:
     flat = xp.reshape(w, (-1,))
     found = measure(flat, (0,), xp, precision)
     scale = found.scale if isinstance(found.scale, float) else xp.reshape(found.scale, ())
-    return Norms(xp.reshape(found.scaled, ()), scale, found.size, xp, precision)
+    return Norms(xp.reshape(found.scaled, ()), scale, found.size, xp, precision, None)
 
 
 def _visit(ws: Any, visit: Callable[[Array], Any]) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, final
 
 from normconstraints import _array
 from normconstraints._array import Array, Namespace
-from normconstraints._norms import Decision, Norms, measure, rescale
+from normconstraints._norms import measure, rescale
 from normconstraints._oracle import Group, length, scaled
 from normconstraints._parameters import Axis, Number, assign, check_axis, check_number
 from normconstraints.constraint import Ball, Entrywise, Grouped, register
@@ -22,10 +22,8 @@ def project_linf_ball(w: Array, radius: Number, *, axis: Axis) -> Array:
     if precision.is_complex:
         wide = _radius(w, radius, axes, xp, precision.accumulator)
 
-        def decide(norms: Norms) -> Decision:
-            return norms.within(wide), norms.above(wide)
-
-        return rescale(w, (), xp, precision, decide)
+        norms = measure(w, (), xp, precision)
+        return rescale(w, norms, norms.within(wide), norms.above(wide), None)
     bound = _inward(w, radius, axes, xp)
     # A mask and not clip: it keeps NaN and the sign of zero in every library.
     w = xp.where(w > bound, bound, w)
@@ -117,9 +115,8 @@ class LInfBall(Grouped, Entrywise, Ball):
         else:
             bound = _inward(w, self.radius, axes, xp)
             size = abs(w)
-            excess = xp.where(size > bound, size - bound, size * 0)
-            # The NaN of infinity times 0 is none of the weight's.
-            excess = xp.where(w == w, xp.where(excess == excess, excess, 0.0), w)
+            excess = xp.where(size > bound, size - bound, 0.0)
+            excess = xp.where(w == w, excess, w)
         if _array.group_size(w, axes) == 0:
             return xp.sum(excess, axis=axes)
         return xp.max(excess, axis=axes) if axes else excess

@@ -30,8 +30,8 @@ def project_min_max_norm(
 def _goal(norms: Norms, min_value: Any, max_value: Any) -> Decision:
     xp = norms.xp
     long, short = norms.above(max_value), norms.below(min_value)
-    high = norms.scaled * 0 + norms.within(max_value)
-    low = norms.scaled * 0 + min_value
+    ones = xp.ones_like(norms.scaled)
+    high, low = ones * norms.within(max_value), ones * min_value
     # Where the bounds nearly meet, rounding must not carry a short group past the upper one.
     return xp.where(long | (low > high), high, low), long | short
 

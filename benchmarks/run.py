@@ -1,0 +1,141 @@
+"""``make bench``: speed as ratios to Keras' formula, measured in the same run.
+
+The machine may be shared and noisy: rounds of ours and of the peer alternate, medians are compared.
+A ratio above 1 means that ours is faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import normconstraints as nc
+
+LARGE, SMALL = 4096, 64
+MAX_VALUE, EPSILON = 3.0, 1e-7
+Timed = Callable[[], float]
+
+
+def keras_numpy(w: Any, axis: int) -> Any:
+    norms = np.sqrt(np.sum(np.square(w), axis=axis, keepdims=True))
+    return w * (np.clip(norms, 0, MAX_VALUE) / (EPSILON + norms))
+
+
+def keras_torch(w: Any, axis: int) -> Any:
+    norms = torch.sqrt(torch.sum(torch.square(w), dim=axis, keepdim=True))
+    return w * (torch.clip(norms, 0, MAX_VALUE) / (EPSILON + norms))
+
+
+def keras_jax(w: Any, axis: int) -> Any:
+    norms = jnp.sqrt(jnp.sum(jnp.square(w), axis=axis, keepdims=True))
+    return w * (jnp.clip(norms, 0, MAX_VALUE) / (EPSILON + norms))
+
+
+def _clock(call: Callable[[], Any], repeat: int = 1) -> float:
+    start = time.perf_counter()
+    for _ in range(repeat):
+        call()
+    return (time.perf_counter() - start) / repeat
+
+
+def ratio(peer: Timed, ours: Timed, rounds: int) -> float:
+    """The median time of the peer over that of ours, in alternating rounds."""
+    for _ in range(2):
+        peer(), ours()
+    gc.collect()
+    pairs = [(peer(), ours()) for _ in range(rounds)]
+    return statistics.median(p for p, _ in pairs) / statistics.median(o for _, o in pairs)
+
+
+def large(rounds: int) -> list[tuple[str, float, float]]:
+    """In place, 4096 x 4096 float32, every group to be scaled."""
+    data = np.random.default_rng(0).standard_normal((LARGE, LARGE), dtype=np.float32)
+    rows = []
+    for axis in (0, 1):
+        c = nc.MaxNorm(MAX_VALUE, axis=axis)
+        w = data.copy()
+
+        def numpy_in_place(c: nc.Constraint = c, w: Any = w) -> float:
+            np.copyto(w, data)
+            return _clock(lambda: c.project_(w))
+
+        found = ratio(
+            lambda axis=axis: _clock(lambda: keras_numpy(data, axis)), numpy_in_place, rounds
+        )
+        rows.append((f"NumPy, in place, axis {axis}", found, 2.0))
+    source = torch.tensor(data)
+    for axis in (0, 1):
+        c = nc.MaxNorm(MAX_VALUE, axis=axis)
+        t = source.clone()
+
+        def torch_in_place(c: nc.Constraint = c, t: Any = t) -> float:
+            t.copy_(source)
+            return _clock(lambda: c.project_(t))
+
+        found = ratio(
+            lambda axis=axis: _clock(lambda: keras_torch(source, axis)), torch_in_place, rounds
+        )
+        rows.append((f"PyTorch, in place, axis {axis}", found, 4.0))
+    device = jnp.asarray(data)
+    for axis in (0, 1):
+        c = nc.MaxNorm(MAX_VALUE, axis=axis)
+        donated = jax.jit(c.project, donate_argnums=0)
+        keras = jax.jit(keras_jax, static_argnums=1)
+
+        def jax_donated(donated: Any = donated) -> float:
+            fresh = jnp.array(data).block_until_ready()
+            return _clock(lambda: donated(fresh).block_until_ready())
+
+        found = ratio(
+            lambda axis=axis, keras=keras: _clock(lambda: keras(device, axis).block_until_ready()),
+            jax_donated,
+            rounds,
+        )
+        rows.append((f"JAX, compiled and donated, axis {axis}", found, 3.0))
+    return rows
+
+
+def small(rounds: int) -> list[tuple[str, float, float]]:
+    """A call on 64 x 64: what the checks cost."""
+    rows = []
+    for dtype in (np.float32, np.float64):
+        data = np.random.default_rng(0).standard_normal((SMALL, SMALL)).astype(dtype)
+        for axis in (0, 1):
+            for value, word in ((MAX_VALUE, "outside"), (100.0, "inside")):
+                c = nc.MaxNorm(value, axis=axis)
+                found = ratio(
+                    lambda data=data, axis=axis: _clock(lambda: keras_numpy(data, axis), 200),
+                    lambda data=data, c=c: _clock(lambda: c(data), 200),
+                    rounds,
+                )
+                rows.append((f"NumPy, 64 x 64 {np.dtype(dtype)}, axis {axis}, {word}", found, 0.5))
+    return rows
+
+
+def main() -> None:
+    """Print the table of ratios."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    rounds = parser.parse_args().rounds
+    table = Table(title="Speed against Keras' formula in the same run (above 1: ours is faster)")
+    table.add_column("MaxNorm(3.0)")
+    table.add_column("ratio", justify="right")
+    table.add_column("wanted", justify="right")
+    for name, found, wanted in (*large(rounds), *small(rounds)):
+        table.add_row(name, f"{found:.2f}", f">= {wanted:g}", style="" if found >= wanted else "red")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
