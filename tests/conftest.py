@@ -33,7 +33,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     # Only where the whole conformance ran: a selection with -k may count less.
-    whole = not session.config.option.keyword and not session.config.args_source.name == "ARGS"
+    whole = not session.config.option.keyword and session.config.args_source.name != "ARGS"
     main = not hasattr(session.config, "workerinput")
     if main and whole and exitstatus == 0 and _counted["checks"] < REQUIRED_CHECKS:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -50,7 +50,7 @@ def test_a_matrix() -> None:
 def test_bfloat16_of_ml_dtypes_is_refused_with_the_remedy() -> None:
     import ml_dtypes
 
-    with pytest.raises(TypeError, match="MaxNorm: .* got bfloat16; cast it to float32"):
+    with pytest.raises(TypeError, match=r"MaxNorm: .* got bfloat16; cast it to float32"):
         C(np.ones(3, dtype=ml_dtypes.bfloat16))
 
 
@@ -74,7 +74,11 @@ def test_axis_unit_says_what_to_write() -> None:
 @pytest.mark.parametrize(
     ("axis", "error", "message"),
     [
-        (True, TypeError, "MaxNorm: axis must be an int, a tuple of ints, None or 'unit', got True"),
+        (
+            True,
+            TypeError,
+            "MaxNorm: axis must be an int, a tuple of ints, None or 'unit', got True",
+        ),
         (1.0, TypeError, "got 1.0"),
         ("units", TypeError, "got 'units'"),
         ((0, "a"), TypeError, r"got \(0, 'a'\)"),
@@ -122,7 +126,7 @@ def test_radius_that_is_no_number(value: Any) -> None:
 
 
 def test_radius_in_an_array() -> None:
-    with pytest.raises(ValueError, match="MaxNorm: max_value .* in every entry, got"):
+    with pytest.raises(ValueError, match=r"MaxNorm: max_value .* in every entry, got"):
         nc.MaxNorm(np.array([1.0, -1.0]), axis=0)
     with pytest.raises(TypeError, match="MaxNorm: max_value must be"):
         nc.MaxNorm(np.array([True]), axis=0)
@@ -197,7 +201,11 @@ def test_project_in_place_on_a_leaf_that_requires_grad() -> None:
 @pytest.mark.parametrize(
     ("data", "error", "message"),
     [
-        ({"constraint": "Nothing", "parameters": {}}, ValueError, "must be one of Box, .*'Nothing'"),
+        (
+            {"constraint": "Nothing", "parameters": {}},
+            ValueError,
+            "must be one of Box, .*'Nothing'",
+        ),
         ({"constraint": print, "parameters": {}}, ValueError, "constraint must be one of"),
         ({"parameters": {}}, ValueError, "keys 'constraint' and 'parameters'"),
         ("MaxNorm", ValueError, "must be a mapping"),
@@ -264,7 +272,7 @@ def test_a_constraint_with_arrays_has_no_hash() -> None:
 def test_rules() -> None:
     with pytest.raises(ValueError, match=r"Rules: 'wieght' must match a weight, got none; did you"):
         nc.Rules({"wieght": C}).match(["weight"])
-    with pytest.raises(ValueError, match="Rules: 'a.w' must have one constraint, got"):
+    with pytest.raises(ValueError, match=r"Rules: 'a.w' must have one constraint, got"):
         nc.Rules({"a.*": C, "*.w": C}).match(["a.w"])
     with pytest.raises(TypeError, match="Rules: the value for 'a' must be a constraint or None"):
         nc.Rules({"a": 3.0})  # type: ignore[dict-item]

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from normconstraints.testing import BACKENDS, Result, examples, parametrize_with_checks
 
-
 # A compilation of Dynamo takes a second, so that it sees one example of each set.
 FIRST = list({type(c): c for c in reversed(examples())}.values())
 COMPILED = "torch compile"

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from normconstraints_jax import project as project_tree
-from normconstraints_jax import violation
 
 import normconstraints as nc
+from normconstraints_jax import project as project_tree
+from normconstraints_jax import violation
 
 from .task import MOMENTUM, AfterStep, Batch, Cases, FloatArray, Layer, Task
 

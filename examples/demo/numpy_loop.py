@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from normconstraints_numpy import Projector
 
 import normconstraints as nc
+from normconstraints_numpy import Projector
 
 from .task import MOMENTUM, AfterStep, Batch, Cases, FloatArray, Layer, Task
 

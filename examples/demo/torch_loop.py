@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from normconstraints_torch import constrain, project_
 
 import normconstraints as nc
+from normconstraints_torch import constrain, project_
 
 from .task import MOMENTUM, SIZES, AfterStep, Cases, FloatArray, Layer, Task
 

@@ -12,7 +12,7 @@ from normconstraints.constraint import (
     ZeroStays,
     register,
 )
-from normconstraints.modes import distance, is_satisfied, penalty
+from normconstraints.modes import distance, is_satisfied, penalty, tolerance
 from normconstraints.rules import Rules
 from normconstraints.sets import (
     Box,
@@ -55,4 +55,5 @@ __all__ = [
     "penalty",
     "register",
     "to_config",
+    "tolerance",
 ]

@@ -22,6 +22,8 @@ Namespace: TypeAlias = Any
 
 _namespaces: dict[type, Namespace] = {}
 _precisions: dict[tuple[Any, ...], Precision] = {}
+_hosts: dict[type, str] = {}
+"""The types whose arrays always are plain host memory: NumPy's own array, no subclass of it."""
 
 _CONVERT = "convert it first, for example with numpy.asarray(w, dtype=float)"
 
@@ -47,9 +49,7 @@ def _admit(w: Array, owner: str) -> Namespace:
             f"{owner}: w must be a plain array, got a numpy.matrix; pass numpy.asarray(w)"
         )
     if "numpy.generic" in names:
-        raise TypeError(
-            f"{owner}: w must be an array, got the scalar {w!r}; pass numpy.asarray(w)"
-        )
+        raise TypeError(f"{owner}: w must be an array, got the scalar {w!r}; pass numpy.asarray(w)")
     if "torch.Tensor" in names:
         import array_api_compat.torch as xp
     else:
@@ -65,6 +65,8 @@ def _admit(w: Array, owner: str) -> Namespace:
         if xp is None:
             raise TypeError(f"{owner}: w must be an array, got {_kind(w)}; {_CONVERT}")
     _namespaces[kind] = xp
+    if f"{kind.__module__}.{kind.__qualname__}" == "numpy.ndarray":
+        _hosts[kind] = "numpy"
     return xp
 
 
@@ -97,7 +99,7 @@ class Precision:
     """A real dtype with at least twice the digits and range, if the library has one."""
     wide_complex: Any | None
     scaled: bool
-    """Whether squares can overflow where norms are computed: nothing wider, or bfloat16 in float32."""
+    """Whether squares can overflow where norms are taken: nothing wider, or bfloat16 in float32."""
     by_factor: bool
     """Single precision beside double: one multiplication by a rounded factor is exact enough."""
 
@@ -113,7 +115,10 @@ class Precision:
 
 def precision(w: Array, xp: Namespace, owner: str, *, allow_complex: bool = True) -> Precision:
     """The precision of `w`; a TypeError in the name of `owner` if it is not floating point."""
-    found = _precisions.get((type(w), w.dtype, getattr(w, "device", None)))
+    try:
+        found = _precisions.get((type(w), w.dtype, getattr(w, "device", None)))
+    except TypeError:  # CuPy's devices have no hash
+        found = None
     if found is None:
         found = _find_precision(w, xp, owner)
     if found.is_complex and not allow_complex:
@@ -124,12 +129,14 @@ def precision(w: Array, xp: Namespace, owner: str, *, allow_complex: bool = True
 
 
 def _find_precision(w: Array, xp: Namespace, owner: str) -> Precision:
-    # JAX tracers have no device, and JAX decides by a flag whether it has float64.
-    where = _jax_x64() if _is_jax(xp) else getattr(w, "device", None)
-    kind = xp if _is_jax(xp) else type(w)
-    found = _precisions.get((kind, w.dtype, where))
+    key: tuple[Any, ...] = (type(w), w.dtype, getattr(w, "device", None))
+    if _is_jax(xp):  # tracers have no device, and a flag decides whether there is float64
+        key = (xp, w.dtype, _jax_x64())
+    elif "cupy" in xp.__name__:
+        key = (type(w), w.dtype)
+    found = _precisions.get(key)
     if found is None:
-        found = _precisions[kind, w.dtype, where] = _measure_precision(w, xp, owner)
+        found = _precisions[key] = _measure_precision(w, xp, owner)
     return found
 
 
@@ -141,8 +148,8 @@ def _measure_precision(w: Array, xp: Namespace, owner: str) -> Precision:
         is_complex = is_float = False
     if not is_float:
         raise TypeError(
-            f"{owner}: w must have a floating point dtype of {library_name(xp)}, got {w.dtype}; cast it "
-            "to float32 or float64 first"
+            f"{owner}: w must have a floating point dtype of {library_name(xp)}, got {w.dtype}; "
+            "cast it to float32 or float64 first"
         )
     info = xp.finfo(w.dtype)
     eps, smallest = float(info.eps), float(info.smallest_normal)
@@ -199,9 +206,9 @@ def tolerance(eps: float, size: int, *, wide: bool) -> float:
     """How far, relative to its bound, a group of `size` entries may be out and count as inside.
 
     This is the only tolerance: the sets use it to decide what they leave alone, the tests to decide
-    what is right. Four units of the last place cover the rounding of the bound, of the quotient and of
-    the product. Where no wider dtype measures, the sum of a group is rounded too: pairwise, hence an
-    eighth of a unit for every doubling of the group.
+    what is right. Four units of the last place cover the rounding of the bound, of the quotient and
+    of the product. Where no wider dtype measures, the sum of a group is rounded too: pairwise,
+    hence an eighth of a unit for every doubling of the group.
     """
     return eps * (4 if wide else 4 + math.log2(max(size, 1)) / 8)
 
@@ -209,7 +216,9 @@ def tolerance(eps: float, size: int, *, wide: bool) -> float:
 # ---------------------------------------------------------------------------------------- axes
 
 
-def normalise_axis(axis: int | tuple[int, ...] | str | None, ndim: int, owner: str) -> tuple[int, ...]:
+def normalise_axis(
+    axis: int | tuple[int, ...] | str | None, ndim: int, owner: str
+) -> tuple[int, ...]:
     """The axes as sorted non-negative integers."""
     if type(axis) is int and -ndim <= axis < ndim:  # nearly always
         return (axis % ndim,)
@@ -218,8 +227,8 @@ def normalise_axis(axis: int | tuple[int, ...] | str | None, ndim: int, owner: s
     if isinstance(axis, str):
         raise ValueError(
             f'{owner}: axis="{axis}" means the incoming weights of one unit, and a bare array does '
-            "not say which axes those are; write axis=1 for a weight of shape (out, in), axis=0 for "
-            "(in, out), axis=(1, 2, 3) for (out, in, height, width), or attach the constraint "
+            "not say which axes those are; write axis=1 for a weight of shape (out, in), axis=0 "
+            "for (in, out), axis=(1, 2, 3) for (out, in, height, width), or attach the constraint "
             "through an adapter, which knows the layer"
         )
     axes = (axis,) if isinstance(axis, int) else axis
@@ -270,7 +279,9 @@ def _broadcast(given: Array, shape: tuple[int, ...], xp: Namespace, what: str, h
         s in (1, t) for s, t in zip(own[::-1], shape[::-1], strict=False)
     )
     if not fits:
-        raise ValueError(f"{what}, got shape {own} against {shape}; give one number, or mend {hint}")
+        raise ValueError(
+            f"{what}, got shape {own} against {shape}; give one number, or mend {hint}"
+        )
     return given if own == shape else xp.broadcast_to(given, shape)
 
 
@@ -281,8 +292,8 @@ def like(value: Any, w: Array, xp: Namespace, dtype: Any, name: str) -> Array:
         return xp.asarray(value, dtype=dtype, device=device)
     if namespace(value, name) is not xp:
         raise TypeError(
-            f"{name} must be of the library of w ({library_name(xp)}), got {_kind(value)}; convert it, "
-            "or give nested tuples of numbers, which fit every library"
+            f"{name} must be of the library of w ({library_name(xp)}), got {_kind(value)}; convert "
+            "it, or give nested tuples of numbers, which fit every library"
         )
     return xp.astype(value, dtype, copy=False)
 
@@ -353,9 +364,10 @@ def unrecorded(xp: Namespace) -> AbstractContextManager[Any]:
 
 
 def quiet(xp: Namespace) -> AbstractContextManager[Any]:
-    """A context in which NumPy does not warn of the infinities and NaN that masks take out again."""
+    """A context in which NumPy does not warn of infinities and NaN that masks take out again."""
     if "numpy" in xp.__name__ and not _is_jax(xp):
-        return sys.modules["numpy"].errstate(all="ignore")
+        context: AbstractContextManager[Any] = sys.modules["numpy"].errstate(all="ignore")
+        return context
     return nullcontext()
 
 
@@ -381,7 +393,8 @@ def check_writable(w: Array, xp: Namespace, owner: str) -> None:
 
 def copy(w: Array, xp: Namespace) -> Array:
     """A new array with the entries of `w`."""
-    return xp.asarray(w, copy=True)
+    # torch.asarray warns of what it does about requires_grad.
+    return w.clone() if "torch" in xp.__name__ else xp.asarray(w, copy=True)
 
 
 def as_array(result: Any, w: Array, xp: Namespace) -> Array:
@@ -399,13 +412,13 @@ _THREADED = 1 << 22
 
 
 def host_library(w: Array) -> str | None:
-    """ "numpy" or "torch" if `w` is plain memory of this machine, computed on at once; else None.
+    """The library, "numpy" or "torch", if `w` is plain memory of this machine; else None.
 
     Only then may Python look at values. Tracers, fake and meta tensors, functorch's and other
     wrappers, subclasses, other devices and tensors that autograd follows get None.
     """
     kind = type(w)
-    if kind.__module__ == "numpy" and kind.__name__ == "ndarray":
+    if _hosts.get(kind) == "numpy":
         return "numpy"
     torch = sys.modules.get("torch")
     if torch is None or kind not in (torch.Tensor, torch.nn.Parameter):
@@ -425,7 +438,8 @@ def row_blocks(
     w: Array, axes: tuple[int, ...], library: str
 ) -> tuple[list[int], tuple[int, ...], list[slice]]:
     """An order of the axes from the slowest in memory to the fastest, `axes` in that order, and
-    slices of the slowest that hold about a `BLOCK` of entries each."""
+    slices of the slowest that hold about a `BLOCK` of entries each.
+    """
     strides = [abs(s) for s in (w.strides if hasattr(w, "strides") else w.stride())]
     order = sorted(range(w.ndim), key=lambda i: (-strides[i], i))
     moved = tuple(sorted(order.index(a) for a in axes))
@@ -457,9 +471,7 @@ def square_sums(w: Array, axes: tuple[int, ...], library: str) -> Array:
     return xp.permute_dims(squares, [order.index(i) for i in range(w.ndim)])
 
 
-def _square_sums(
-    block: Array, axes: tuple[int, ...], library: str, scratch: Array | None
-) -> Array:
+def _square_sums(block: Array, axes: tuple[int, ...], library: str, scratch: Array | None) -> Array:
     module = sys.modules[library]
     if scratch is None:
         wide = _to(block, module.float64, library)
@@ -523,7 +535,7 @@ def _to(x: Array, dtype: Any, library: str) -> Array:
 def over_blocks(
     work: Callable[[Sequence[slice]], list[Any]], blocks: Sequence[slice], size: int, library: str
 ) -> list[Any]:
-    """What ``work`` lists for the blocks, in order; large NumPy arrays in threads, as torch does."""
+    """What ``work`` lists for the blocks, in order; large NumPy arrays in threads."""
     if library != "numpy" or size < _THREADED or len(blocks) < 2:
         return work(blocks)
     # Here, for importing both costs more than the rest of the package.

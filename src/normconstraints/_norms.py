@@ -165,7 +165,7 @@ def measure(
     precision: Precision,
     library: str | None = None,
 ) -> Norms:
-    """The norms of the groups that `axes` span; in blocks if `library` says that w is host memory."""
+    """The norms of the groups that `axes` span, in blocks if `library` is that of host memory."""
     size = _array.group_size(w, axes)
     if library is not None:
         squares = _array.square_sums(w, axes, library)
@@ -259,9 +259,9 @@ def lengthen(
 def _round_to_single(x: Array) -> Array:
     """float64 numbers rounded to the 24 digits of float32, by Veltkamp's splitting.
 
-    A product of two numbers of 24 digits is exact in float64, so that the product with such a factor
-    is the same whether it is taken in float32, in place, or in float64, where autodiff can sum
-    without overflow. A cast would send the derivative through float32 too.
+    A product of two numbers of 24 digits is exact in float64, so that the product with such a
+    factor is the same whether it is taken in float32, in place, or in float64, where autodiff can
+    sum without overflow. A cast would send the derivative through float32 too.
     """
     high = x * (2.0**29 + 1)
     return high - (high - x)
@@ -302,9 +302,7 @@ def _power_of_two(y: Array, axes: tuple[int, ...], xp: Namespace, precision: Pre
     Not the reciprocal of the entry: products with that round, and XLA flushes it to 0 above 8.5e37.
     The standard has no frexp, so three steps of comparisons halve the exponent each time.
     """
-    size = (
-        xp.maximum(xp.abs(xp.real(y)), xp.abs(xp.imag(y))) if precision.is_complex else xp.abs(y)
-    )
+    size = xp.maximum(xp.abs(xp.real(y)), xp.abs(xp.imag(y))) if precision.is_complex else xp.abs(y)
     if 0 in y.shape:
         return xp.sum(size, axis=axes, keepdims=True) + 1.0
     largest = xp.max(size, axis=axes, keepdims=True) if axes else size

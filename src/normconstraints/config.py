@@ -38,8 +38,8 @@ def to_config(constraint: Parametrised) -> dict[str, Any]:
     name = type(constraint).__name__
     if registered.get(name) is not type(constraint):
         raise TypeError(
-            f"to_config: constraint must be of a registered class, got {constraint!r}; decorate the "
-            "class with normconstraints.register"
+            f"to_config: constraint must be of a registered class, got {constraint!r}; decorate "
+            "the class with normconstraints.register"
         )
     values = parameters(constraint)
     return {"constraint": name, "parameters": {k: _encode(v) for k, v in values.items()}}
@@ -69,16 +69,16 @@ def from_config(config: Mapping[str, Any]) -> Any:
     """
     if not isinstance(config, Mapping) or set(config) != {"constraint", "parameters"}:
         raise ValueError(
-            "from_config: config must be a mapping with the keys 'constraint' and 'parameters', got "
-            f"{config!r}"
+            "from_config: config must be a mapping with the keys 'constraint' and 'parameters', "
+            f"got {config!r}"
         )
     name, given = config["constraint"], config["parameters"]
     cls = registered.get(name) if isinstance(name, str) else None
     if cls is None:
         raise ValueError(
-            f"from_config: constraint must be one of {', '.join(sorted(registered))}, got {name!r}; "
-            "a class of your own is known after its module is imported and if it is decorated with "
-            "normconstraints.register"
+            f"from_config: constraint must be one of {', '.join(sorted(registered))}, got "
+            f"{name!r}; a class of your own is known after its module is imported and if it is "
+            "decorated with normconstraints.register"
         )
     if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
         raise ValueError(f"from_config: parameters of {name} must be a mapping, got {given!r}")

@@ -1,4 +1,4 @@
-"""What a constraint is: the template that every set fills in, and the capabilities a set can have."""
+"""What a constraint is: the template that every set fills in, and what only some can do."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class Parametrised:
     """What has parameters: compared, hashed and pickled by them, and `axis` by keyword."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Refuse to be built without `axis`, if the class has one."""
         # Python's own message would say that an argument is missing, not what to put there.
         field = getattr(cls, "__dataclass_fields__", {}).get("axis")
         required = field is not None and field.kw_only and field.default is dataclasses.MISSING
@@ -52,7 +53,8 @@ class Parametrised:
 
     @final
     def __reduce__(self) -> tuple[Any, ...]:
-        # Through the constructor: __new__ insists on its keyword, and what is checked stays checked.
+        # Through the constructor: __new__ insists on its keyword, and what is checked stays
+        # checked.
         return _rebuild, (type(self), parameters(self))
 
 
@@ -109,10 +111,7 @@ class Constraint(Parametrised, ABC):
             return _array.copy(w, xp)
         return _array.as_array(self._project(w, xp), w, xp)
 
-    @final
-    def __call__(self, w: Array) -> Array:
-        """The same as `project`."""
-        return self.project(w)
+    __call__ = project
 
     @final
     def project_(self, w: Array) -> Array:

@@ -110,3 +110,33 @@ def is_satisfied(constraint: Constraint, w: Array, *, atol: float = 0.0) -> Arra
         raise ValueError(f"is_satisfied: atol must be a finite number >= 0, got {atol!r}")
     xp = _array.namespace(w, "is_satisfied")
     return xp.all(constraint.violation(w) <= atol)
+
+
+def tolerance(w: Array, size: int = 1) -> float:
+    """How far, relative to its bound, a group of `w` may be out and count as inside.
+
+    The one tolerance of the library: the sets, the conformance suite and the docs use it.
+
+    Parameters
+    ----------
+    w : array
+        Its dtype counts, and whether its library has a wider one to measure with.
+    size : int, default 1
+        Entries in a group.
+
+    Returns
+    -------
+    float
+        Four units of the last place of the dtype, and an eighth more for every doubling of the group
+        where nothing wider measures.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normconstraints as nc
+    >>> nc.tolerance(np.ones(3, dtype=np.float32)) == 4 * 2.0**-23
+    True
+    """
+    xp = _array.namespace(w, "tolerance")
+    precision = _array.precision(w, xp, "tolerance")
+    return _array.tolerance(precision.eps, size, wide=precision.wide is not None)

@@ -15,8 +15,8 @@ class Rules:
     Parameters
     ----------
     rules : mapping of str to Constraint or None
-        Keys are names or globs (``*``, ``?``, ``[...]``, matched against the whole name, with case).
-        None exempts the weights that it matches from the rules after it.
+        Keys are names or globs (``*``, ``?``, ``[...]``, matched against the whole name, with
+        case). None exempts the weights that it matches from the rules after it.
 
     Raises
     ------

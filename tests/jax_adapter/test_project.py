@@ -14,9 +14,9 @@ import pytest
 jax = pytest.importorskip("jax")
 
 import jax.numpy as jnp  # noqa: E402
-from normconstraints_jax import project, violation  # noqa: E402
 
 import normconstraints as nc  # noqa: E402
+from normconstraints_jax import project, violation  # noqa: E402
 
 BOUND = 0.5
 RULES = nc.Rules({"*kernel": nc.MaxNorm(BOUND, axis=0)})

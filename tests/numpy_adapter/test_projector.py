@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from normconstraints_numpy import Projector
 
 import normconstraints as nc
+from normconstraints_numpy import Projector
 
 BOUND = 0.5
 RULES = nc.Rules({"*kernel": nc.MaxNorm(BOUND, axis=0)})

@@ -13,9 +13,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from normconstraints_torch import constrain, project_  # noqa: E402
-
 import normconstraints as nc  # noqa: E402
+from normconstraints_torch import constrain, project_  # noqa: E402
 
 BOUND = 0.5
 RULES = nc.Rules({"*.weight": nc.MaxNorm(BOUND, axis=1)})

@@ -26,9 +26,7 @@ def project_box(w: Array, lower: Number | None, upper: Number | None) -> Array:
     return w
 
 
-def _bounds(
-    w: Array, lower: Number | None, upper: Number | None, xp: Namespace
-) -> tuple[Any, Any]:
+def _bounds(w: Array, lower: Number | None, upper: Number | None, xp: Namespace) -> tuple[Any, Any]:
     """The bounds as numbers that the dtype of `w` holds, or arrays of its shape."""
     precision = _array.precision(w, xp, "Box", allow_complex=False)
     found = []

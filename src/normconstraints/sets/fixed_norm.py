@@ -55,8 +55,8 @@ class FixedNorm(Grouped, ZeroStays, InPlace):
     Notes
     -----
     The projection scales each group; it is unique except at zero. A group of zeros has no direction
-    and stays at zero, with a violation of `value`. A group whose norm is right within the rounding of
-    its dtype comes back bit for bit.
+    and stays at zero, with a violation of `value`. A group whose norm is right within the rounding
+    of its dtype comes back bit for bit.
 
     Gradient: :math:`\frac{r}{n}(I - w w^T / n^2)`, and the identity at zero. Groups with NaN or
     infinity come back as they are.

@@ -23,8 +23,8 @@ class GlobalNorm(Parametrised):
 
     .. math:: \{ (w_1, ..., w_k) : \textstyle\sum_j \|w_j\|_2^2 \le r^2 \}
 
-    Unlike the other sets it is called with a list, tuple or mapping of arrays, nested if need be, and
-    returns the same.
+    Unlike the other sets it is called with a list, tuple or mapping of arrays, nested if need be,
+    and returns the same.
 
     Parameters
     ----------
@@ -41,8 +41,8 @@ class GlobalNorm(Parametrised):
     Notes
     -----
     All arrays together are one group: they are scaled by one factor, or not at all. If one holds
-    NaN or infinity all come back as they are. The projection is unique. The arrays may differ in shape
-    and dtype and must be on one device.
+    NaN or infinity all come back as they are. The projection is unique. The arrays may differ in
+    shape and dtype and must be on one device.
 
     Gradient: as for `MaxNorm` of the concatenation. MXNet's `clip_global_norm` is this map, there
     for gradients.
@@ -125,7 +125,8 @@ class GlobalNorm(Parametrised):
         """The norm of all arrays together, 0-d."""
         xp = _array.namespace(arrays[0], "GlobalNorm")
         parts = [_single(w, xp) for w in arrays]
-        # The factor of each array is exact for its own power of two; the smallest of those serves all.
+        # The factor of each array is exact for its own power of two; the smallest of those serves
+        # all.
         scale = parts[0].scale
         for part in parts[1:]:
             if not isinstance(part.scale, float) or not isinstance(scale, float):
@@ -140,10 +141,11 @@ class GlobalNorm(Parametrised):
 
 
 def _single(w: Array, xp: Namespace) -> Norms:
-    if _array.namespace(w, "GlobalNorm") is not xp:
+    other = _array.namespace(w, "GlobalNorm")
+    if other is not xp:
         raise TypeError(
             "GlobalNorm: w must hold arrays of one library, got "
-            f"{_array.library_name(xp)} and {_array.library_name(_array.namespace(w, 'GlobalNorm'))}"
+            f"{_array.library_name(xp)} and {_array.library_name(other)}; convert some of them"
         )
     precision = _array.precision(w, xp, "GlobalNorm")
     flat = xp.reshape(w, (-1,))

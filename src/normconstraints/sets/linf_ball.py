@@ -72,9 +72,9 @@ class LInfBall(Grouped, Entrywise, Ball):
 
     Notes
     -----
-    Real entries are clipped, complex ones get a smaller modulus and keep their phase. NaN stays NaN,
-    a real infinity is clipped, a complex one stays. The projection is unique. The violation of a
-    group is NaN if it holds NaN.
+    Real entries are clipped, complex ones get a smaller modulus and keep their phase. NaN stays
+    NaN, a real infinity is clipped, a complex one stays. The projection is unique. The violation of
+    a group is NaN if it holds NaN.
 
     Gradient: 1 inside and on the bounds, 0 outside; for complex entries that of `MaxNorm` on each.
 

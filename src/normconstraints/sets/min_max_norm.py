@@ -54,8 +54,8 @@ class MinMaxNorm(Grouped, Gradual, ZeroStays, InPlace):
     Parameters
     ----------
     min_value, max_value : float or array
-        The bounds 0 <= a <= b with b > 0, in the units of the weights: numbers, or arrays (or nested
-        tuples) that broadcast against the groups.
+        The bounds 0 <= a <= b with b > 0, in the units of the weights: numbers, or arrays (or
+        nested tuples) that broadcast against the groups.
     rate : float, default 1.0
         In (0, 1]. The norm n becomes :math:`(1 - rate)\, n + rate\, \mathrm{clip}(n, a, b)`, as in
         Keras. Below 1 a call moves only that part of the way: the result is *not yet* in the set,
@@ -75,11 +75,11 @@ class MinMaxNorm(Grouped, Gradual, ZeroStays, InPlace):
 
     Notes
     -----
-    The set is not convex unless a = 0; the projection is unique except at zero. A group of zeros has
-    no direction and stays at zero, with a violation of `min_value`.
+    The set is not convex unless a = 0; the projection is unique except at zero. A group of zeros
+    has no direction and stays at zero, with a violation of `min_value`.
 
-    Gradient: the identity inside, :math:`\frac{r}{n}(I - w w^T / n^2)` outside with r the bound that
-    is passed, mixed by `rate`. Groups with NaN or infinity come back as they are.
+    Gradient: the identity inside, :math:`\frac{r}{n}(I - w w^T / n^2)` outside with r the bound
+    that is passed, mixed by `rate`. Groups with NaN or infinity come back as they are.
 
     References
     ----------
@@ -128,9 +128,7 @@ class MinMaxNorm(Grouped, Gradual, ZeroStays, InPlace):
         return length_violation(w, self.axis, _excess, bounds, owner="MinMaxNorm")
 
 
-def slow_projection(
-    group: Group, min_value: Decimal, max_value: Decimal, rate: Decimal
-) -> Group:
+def slow_projection(group: Group, min_value: Decimal, max_value: Decimal, rate: Decimal) -> Group:
     """Keras' formula without its epsilon, in as many digits as the decimal context has."""
     norm = length(group)
     if not norm:

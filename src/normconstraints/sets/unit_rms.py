@@ -61,9 +61,9 @@ class UnitRMS(Grouped, ZeroStays, InPlace):
 
     Notes
     -----
-    `FixedNorm` with a norm that grows with the group, so that entries keep their size when a layer is
-    widened. The violation is that of the root mean square. A group of zeros stays at zero, with a
-    violation of `value`.
+    `FixedNorm` with a norm that grows with the group, so that entries keep their size when a layer
+    is widened. The violation is that of the root mean square. A group of zeros stays at zero, with
+    a violation of `value`.
 
     Gradient: as for `FixedNorm`. Groups with NaN or infinity come back as they are.
 

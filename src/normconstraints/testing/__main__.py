@@ -1,6 +1,7 @@
 """``python -m normconstraints.testing [module:object] [--backend NAME ...]``.
 
-Prints, for each set, how many checks of each law held on each backend, and ends with 1 if one failed.
+Prints, for each set, how many checks of each law held on each backend, and ends with 1 if one
+failed.
 """
 
 from __future__ import annotations

@@ -47,8 +47,8 @@ class Format:
             return self.quantise(x.real) + 1j * self.quantise(x.imag)
         x = np.clip(np.asarray(x, dtype=np.float64), -self.largest, self.largest)
         if self.name == "bfloat16":  # float32 without its lower half, rounded to even
-            bits = np.asarray(x, dtype=np.float32).view(np.uint32).astype(np.uint64)
-            bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+            wide = np.asarray(x, dtype=np.float32).view(np.uint32).astype(np.uint64)
+            bits = (wide + 0x7FFF + ((wide >> 16) & 1)) & 0xFFFF0000
             rounded = bits.astype(np.uint32).view(np.float32).astype(np.float64)
             return np.where(np.isnan(x), x, rounded)
         narrow = {"float16": np.float16, "float32": np.float32, "complex64": np.float32}
@@ -177,8 +177,10 @@ def difference(a: Group, b: Group) -> Decimal:
     """The largest modulus of the difference of two groups."""
     with decimal.localcontext(_CONTEXT):
         return max(
-            (modulus(tuple(s - t for s, t in zip(x, y, strict=True)))
-             for x, y in zip(a, b, strict=True)),
+            (
+                modulus(tuple(s - t for s, t in zip(x, y, strict=True)))
+                for x, y in zip(a, b, strict=True)
+            ),
             default=Decimal(0),
         )
 

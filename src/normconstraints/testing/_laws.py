@@ -1,4 +1,4 @@
-"""The contract, one law a function. A law returns if it holds and raises `Broken` if not."""
+"""The contract, one law a function: it returns if it holds and raises `BrokenLawError` if not."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from normconstraints.testing.backends import BACKENDS, Backend
 FINITE = ("one nan", "one infinity")
 
 
-class Broken(AssertionError):
+class BrokenLawError(AssertionError):
     """A law does not hold."""
 
 
@@ -142,8 +142,10 @@ def _judged(case: Case) -> bool:
     return _small(case) and case.oracle is not None and case.seen.size > 0
 
 
-def _fail(law: str, **facts: Any) -> Broken:
-    return Broken(f"{law}: " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in facts.items()))
+def _fail(law: str, **facts: Any) -> BrokenLawError:
+    return BrokenLawError(
+        f"{law}: " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in facts.items())
+    )
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -203,7 +205,7 @@ def nearest(case: Case) -> None:
 
 @_law("feasible", lambda case: _judged(case) and not case.partial)
 def feasible(case: Case) -> None:
-    """The result is in the set, in exact arithmetic, within 4 eps of the bound; a ball is not left."""
+    """The result is in the set in exact arithmetic, to 4 eps of the bound; a ball is not left."""
     assert case.oracle is not None
     groups = _groups(case, case.result)
     nearest_to_result = case.oracle.project_groups(groups, case.seen.shape)
@@ -319,9 +321,7 @@ def non_finite(case: Case) -> None:
             raise _fail("non-finite", nan="appeared or vanished")
         far = np.where(np.isinf(case.seen), np.sign(case.seen) * case.form.largest, case.seen)
         far = np.where(np.isnan(far), 0.0, far)
-        at = case.backend.project(
-            case.constraint, case.backend.asarray(far, case.form.name)
-        )
+        at = case.backend.project(case.constraint, case.backend.asarray(far, case.form.name))
         want = case.backend.numpy(at)
         unmoved = np.isinf(case.seen) & (want == far)
         want = np.where(unmoved | np.isnan(case.seen), case.seen, want)
@@ -349,9 +349,11 @@ def non_finite(case: Case) -> None:
 
 @_law(
     "agreement",
-    lambda case: _has_values(case)
-    and case.backend.name != "numpy"
-    and case.form.name in BACKENDS["numpy"].dtypes,
+    lambda case: (
+        _has_values(case)
+        and case.backend.name != "numpy"
+        and case.form.name in BACKENDS["numpy"].dtypes
+    ),
 )
 def agreement(case: Case) -> None:
     """The same as NumPy: bit for bit where entries are clipped, else to 8 ulp of the largest."""
@@ -389,7 +391,9 @@ def _numpy_result(case: Case) -> Any:
     return _NUMPY[key][1]
 
 
-@_law("in place", lambda case: _has_values(case) and (case.backend.mutable or case.backend.immutable))
+@_law(
+    "in place", lambda case: _has_values(case) and (case.backend.mutable or case.backend.immutable)
+)
 def in_place(case: Case) -> None:
     """`project_` gives the same bits in the same array, or refuses and changes nothing."""
     if case.backend.immutable:
@@ -457,8 +461,8 @@ def derivative(case: Case) -> None:
     ):
         if not _finite(pull):
             continue  # too large for the dtype, as was shown above
-        a = sum(x * y for (x,), (y,) in zip(pull, way, strict=True))
-        b = sum(x * y for (x,), (y,) in zip(there, push, strict=True))
+        a = sum((x * y for (x,), (y,) in zip(pull, way, strict=True)), Decimal(0))
+        b = sum((x * y for (x,), (y,) in zip(there, push, strict=True)), Decimal(0))
         scale = _exact.norm(way) * max(_exact.norm(there), _exact.norm(pull))
         if abs(a - b) > 16 * case.relative(len(pull)) * scale + case.floor(1):
             raise _fail("derivative", group=i, product=f"{a:.6g}", exact=f"{b:.6g}")
@@ -546,9 +550,9 @@ def _member(case: Case) -> Any:
 
 @_law(
     "groups alone",
-    lambda case: _small(case)
-    and isinstance(case.constraint, Grouped)
-    and case.regime == "mixed scales",
+    lambda case: (
+        _small(case) and isinstance(case.constraint, Grouped) and case.regime == "mixed scales"
+    ),
 )
 def groups_alone(case: Case) -> None:
     """A group is projected as it would be without the others."""

@@ -32,7 +32,11 @@ def _huge(rng: np.random.Generator, shape: tuple[int, ...], form: Format) -> Any
 
 def _tiny(rng: np.random.Generator, shape: tuple[int, ...], form: Format) -> Any:
     # Above the smallest normal number by enough that hardly an entry is subnormal.
-    return _gaussian(rng, shape, form) * form.smallest * (2.0**2 if form.name == "float16" else 2.0**14)
+    return (
+        _gaussian(rng, shape, form)
+        * form.smallest
+        * (2.0**2 if form.name == "float16" else 2.0**14)
+    )
 
 
 def _subnormal(rng: np.random.Generator, shape: tuple[int, ...], form: Format) -> Any:

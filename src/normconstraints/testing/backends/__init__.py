@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from normconstraints.testing.backends._base import Array, Backend
 from normconstraints.testing.backends._cupy import Cupy, CupyDouble
+from normconstraints.testing.backends._extended import Dask, Dpnp, Mlx, Mparray, Ndonnx
 from normconstraints.testing.backends._jax import (
     Jax,
     JaxGrad,
@@ -52,6 +53,11 @@ BACKENDS: dict[str, Backend] = {
         StrictNoX64(),
         CupyDouble(),
         Cupy(),
+        Dask(),
+        Mlx(),
+        Dpnp(),
+        Ndonnx(),
+        Mparray(),
     )
 }
 """Every backend by its name."""

@@ -46,8 +46,8 @@ class Backend(ABC):
         """Entered around all work with the backend."""
         return nullcontext()
 
-    def start(self, constraint: Constraint) -> None:
-        """Called before the cases of a constraint."""
+    def start(self, constraint: Constraint) -> None:  # noqa: B027 - most need no preparation
+        """Prepare for the cases of a constraint."""
 
     @abstractmethod
     def asarray(self, data: Any, dtype: str) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,8 +14,8 @@ from normconstraints.testing.backends._base import DOUBLE, HALF, SINGLE, Array, 
 
 class Jax(Backend):
     name = "jax"
-    dtypes = (*HALF, *SINGLE)
-    wide = HALF
+    dtypes: ClassVar[tuple[str, ...]] = (*HALF, *SINGLE)
+    wide: ClassVar[tuple[str, ...]] = HALF
     mutable = False
     immutable = True
     flushes = True
@@ -28,7 +28,8 @@ class Jax(Backend):
     def session(self) -> AbstractContextManager[Any]:
         import jax
 
-        return jax.enable_x64(False)
+        context: AbstractContextManager[Any] = jax.enable_x64(False)
+        return context
 
     def start(self, constraint: Constraint) -> None:
         import jax
@@ -50,13 +51,14 @@ class Jax(Backend):
 
 class JaxX64(Jax):
     name = "jax x64"
-    dtypes = (*HALF, *SINGLE, *DOUBLE)
-    wide = (*HALF, *SINGLE)
+    dtypes: ClassVar[tuple[str, ...]] = (*HALF, *SINGLE, *DOUBLE)
+    wide: ClassVar[tuple[str, ...]] = (*HALF, *SINGLE)
 
     def session(self) -> AbstractContextManager[Any]:
         import jax
 
-        return jax.enable_x64(True)
+        context: AbstractContextManager[Any] = jax.enable_x64(True)
+        return context
 
 
 class JaxJit(Jax):
@@ -72,13 +74,14 @@ class JaxJit(Jax):
 
 class JaxJitX64(JaxJit):
     name = "jax jit x64"
-    dtypes = ("float32", "float64")
-    wide = ("float32",)
+    dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64")
+    wide: ClassVar[tuple[str, ...]] = ("float32",)
 
     def session(self) -> AbstractContextManager[Any]:
         import jax
 
-        return jax.enable_x64(True)
+        context: AbstractContextManager[Any] = jax.enable_x64(True)
+        return context
 
 
 class JaxVmap(Jax):
@@ -127,20 +130,21 @@ class JaxGrad(Jax):
 
 class JaxGradX64(JaxGrad):
     name = "jax grad x64"
-    dtypes = ("float32", "float64")
-    wide = ("float32",)
+    dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64")
+    wide: ClassVar[tuple[str, ...]] = ("float32",)
 
     def session(self) -> AbstractContextManager[Any]:
         import jax
 
-        return jax.enable_x64(True)
+        context: AbstractContextManager[Any] = jax.enable_x64(True)
+        return context
 
 
 class JaxSharded(Jax):
     """Arrays spread over eight devices along their first axis, compiled."""
 
     name = "jax sharded"
-    dtypes = ("float32", "bfloat16")
+    dtypes: ClassVar[tuple[str, ...]] = ("float32", "bfloat16")
     quick = False
 
     def missing(self) -> str | None:
@@ -162,7 +166,8 @@ class JaxSharded(Jax):
 
         mesh = jax.make_mesh((8,), ("devices",), axis_types=(AxisType.Auto,))
         split = data.ndim > 0 and data.shape[0] % 8 == 0 and data.shape[0] > 0
-        spec = PartitionSpec("devices") if split else PartitionSpec()
+        names = ("devices",) if split else ()
+        spec = PartitionSpec(*names)  # type: ignore[no-untyped-call]
         return jax.device_put(super().asarray(data, dtype), NamedSharding(mesh, spec))
 
     def project(self, constraint: Constraint, w: Array) -> Array:

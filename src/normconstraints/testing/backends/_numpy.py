@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from normconstraints.testing.backends._base import Array, Backend
 
 class Numpy(Backend):
     name = "numpy"
-    dtypes = ("float16", "float32", "float64", "complex64", "complex128")
+    dtypes: ClassVar[tuple[str, ...]] = ("float16", "float32", "float64", "complex64", "complex128")
     quick = True
 
     def asarray(self, data: Any, dtype: str) -> Array:

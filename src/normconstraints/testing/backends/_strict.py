@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, ClassVar
 from unittest.mock import patch
 
 import numpy as np
@@ -13,10 +13,13 @@ import numpy as np
 from normconstraints.constraint import Constraint
 from normconstraints.testing.backends._base import Array, Backend
 
-_CLOSED = (
-    "__bool__ __float__ __int__ __index__ __complex__ __iter__ __array__ __buffer__ __setitem__ "
-    "__iadd__ __isub__ __imul__ __itruediv__ __ifloordiv__ __ipow__ __imod__ __imatmul__"
-).split()
+_CLOSED = [
+    f"__{name}__"
+    for name in (
+        *("bool", "float", "int", "index", "complex", "iter", "array", "buffer", "setitem"),
+        *("iadd", "isub", "imul", "itruediv", "ifloordiv", "ipow", "imod", "imatmul"),
+    )
+]
 
 
 @contextmanager
@@ -50,12 +53,15 @@ def guard() -> Iterator[None]:
 
 class Strict(Backend):
     name = "strict"
-    dtypes = ("float32", "float64", "complex64", "complex128")
+    dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64", "complex64", "complex128")
     mutable = False
     device = "device1"
 
     def missing(self) -> str | None:
         return None if find_spec("array_api_strict") else "array-api-strict is not installed"
+
+    def session(self) -> AbstractContextManager[Any]:
+        return np.errstate(all="ignore")  # it computes with NumPy, but stands for other libraries
 
     def asarray(self, data: Any, dtype: str) -> Array:
         import array_api_strict as xp
@@ -79,6 +85,6 @@ class StrictNoX64(Strict):
     """A device without float64, as Apple's GPUs are, with subnormal numbers as they should be."""
 
     name = "strict no x64"
-    dtypes = ("float32", "complex64")
-    wide = ()
+    dtypes: ClassVar[tuple[str, ...]] = ("float32", "complex64")
+    wide: ClassVar[tuple[str, ...]] = ()
     device = "no_x64"

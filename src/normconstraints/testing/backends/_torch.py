@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from normconstraints.testing.backends._base import DOUBLE, HALF, SINGLE, Array, 
 
 class Torch(Backend):
     name = "torch"
-    dtypes = (*HALF, *SINGLE, *DOUBLE)
+    dtypes: ClassVar[tuple[str, ...]] = (*HALF, *SINGLE, *DOUBLE)
     quick = True
     differentiable = True
 
@@ -30,7 +30,9 @@ class Torch(Backend):
         import torch
 
         store = torch.zeros(tuple(2 * s for s in data.shape)[::-1], dtype=getattr(torch, dtype))
-        view = store.permute(*range(data.ndim - 1, -1, -1))[tuple([slice(None, None, 2)] * data.ndim)]
+        view = store.permute(*range(data.ndim - 1, -1, -1))[
+            tuple([slice(None, None, 2)] * data.ndim)
+        ]
         view.copy_(self.asarray(data, dtype))
         return view
 
@@ -51,13 +53,16 @@ class TorchCompile(Torch):
     compiles = True
     quick = False
     differentiable = False
-    dtypes = ("float16", "float32", "float64")
+    dtypes: ClassVar[tuple[str, ...]] = ("float16", "float32", "float64")
 
     def session(self) -> AbstractContextManager[Any]:
         import torch
 
         # One graph for each dtype and shape of each constraint: more than the default allows.
-        return torch._dynamo.config.patch(recompile_limit=1000, accumulated_recompile_limit=10**6)
+        context: AbstractContextManager[Any] = torch._dynamo.config.patch(
+            recompile_limit=1000, accumulated_recompile_limit=10**6
+        )
+        return context
 
     def start(self, constraint: Constraint) -> None:
         import torch
@@ -161,13 +166,13 @@ def _no_sync() -> AbstractContextManager[Any]:
 
     refused = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "is_nonzero")
 
-    class NoSync(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    class NoSync(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
             name = func.overloadpacket.__name__
             if name in refused:
                 raise RuntimeError(f"aten::{name} looks at a value on the host")
             return func(*args, **(kwargs or {}))
 
-    return NoSync()
-
-
+    return NoSync()  # type: ignore[no-untyped-call]

@@ -1,0 +1,33 @@
+"""How sphinx builds the documentation: ``sphinx-build --fail-on-warning docs out/docs``."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+root = Path(__file__).resolve().parents[1]
+# Without an installation the sources serve as well.
+for folder, package in (("src", "normconstraints"), ("adapters", "normconstraints_torch")):
+    if find_spec(package) is None:
+        sys.path.insert(0, str(root / folder))
+
+project = "normconstraints"
+author = "the authors of normconstraints"
+project_copyright = author
+release = version = "0.1.0"
+
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon", "myst_parser"]
+exclude_patterns = ["_build"]
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+
+html_theme = "furo"
+html_title = "normconstraints"
+html_static_path = ["_static"]
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # the docstrings say more
+autodoc_preserve_defaults = True
+napoleon_google_docstring = False
+napoleon_use_rtype = False

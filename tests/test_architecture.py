@@ -1,0 +1,129 @@
+"""What an import costs and loads, what is public, and what the wheel holds."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import statistics
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import normconstraints as nc
+from normconstraints import testing
+
+ROOT = Path(__file__).parents[1]
+FRAMEWORKS = ("numpy", "torch", "jax", "cupy", "keras", "tensorflow", "sklearn", "scipy")
+
+
+def _python(code: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=os.environ
+    )
+    return result.stdout.strip()
+
+
+def test_importing_the_core_loads_no_framework() -> None:
+    loaded = _python(
+        f"import sys, normconstraints; print([m for m in {FRAMEWORKS!r} if m in sys.modules])"
+    )
+    assert loaded == "[]"
+
+
+def test_importing_the_core_is_quick() -> None:
+    """At most 50 ms beyond NumPy's own import, as the median of a few fresh interpreters."""
+    code = (
+        "import time, numpy; start = time.perf_counter(); import normconstraints; "
+        "print(time.perf_counter() - start)"
+    )
+    _python(code)  # writes the byte code
+    assert statistics.median(float(_python(code)) for _ in range(7)) < 0.05
+
+
+def test_numpy_arrays_need_no_other_framework() -> None:
+    loaded = _python(
+        "import sys, numpy, normconstraints as nc; nc.UnitNorm(axis=0)(numpy.ones((2, 3))); "
+        "print([m for m in ('torch', 'jax', 'cupy') if m in sys.modules])"
+    )
+    assert loaded == "[]"
+
+
+@pytest.mark.parametrize("module", [nc, testing])
+def test_all_is_what_is_public(module: object) -> None:
+    names = vars(module)
+    public = {
+        name
+        for name, value in names.items()
+        if not name.startswith("_") and not isinstance(value, type(sys))
+    }
+    assert public == set(names["__all__"])
+    assert sorted(names["__all__"]) == list(names["__all__"])
+
+
+def test_every_set_is_final_and_has_its_file() -> None:
+    for cls in (getattr(nc, name) for name in nc.__all__):
+        if isinstance(cls, type) and cls.__module__.startswith("normconstraints.sets."):
+            assert getattr(cls, "__final__", False), cls
+            module = importlib.import_module(cls.__module__)
+            if issubclass(cls, nc.Constraint):
+                assert any(type(c) is cls for c in module.EXAMPLES)
+                assert module.slow_projection.__doc__
+                assert module.slow_violation.__doc__
+                assert any(name.startswith("project_") for name in vars(module))
+
+
+def test_nothing_implemented_is_overridden() -> None:
+    """Every class is abstract or final, and what a base class implements stays."""
+    for name in nc.__all__:
+        cls = getattr(nc, name)
+        if not (isinstance(cls, type) and issubclass(cls, nc.Constraint)):
+            continue
+        abstract = bool(getattr(cls, "__abstractmethods__", ()))
+        assert abstract or getattr(cls, "__final__", False), cls
+        for base in cls.__mro__[1:]:
+            if base.__module__ != "normconstraints.constraint":
+                continue
+            for member, value in vars(base).items():
+                if getattr(value, "__final__", False):
+                    assert member not in vars(cls), (cls, member)
+
+
+def test_docstrings_say_what_they_must() -> None:
+    for name in nc.__all__:
+        cls = getattr(nc, name)
+        if isinstance(cls, type) and cls.__module__.startswith("normconstraints.sets."):
+            doc = cls.__doc__ or ""
+            for part in (".. math::", "Raises", "Notes", "Gradient", "NaN", "References", ">>>"):
+                assert part in doc, (name, part)
+
+
+def test_the_core_depends_on_array_api_compat_alone() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert [d.split(">")[0] for d in project["dependencies"]] == ["array-api-compat"]
+    assert {"torch", "jax", "keras", "sklearn", "demo", "dev"} <= set(
+        project["optional-dependencies"]
+    )
+
+
+def test_the_wheel_holds_the_core_and_the_adapters(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
+    assert tops == {
+        "normconstraints",
+        "normconstraints_jax",
+        "normconstraints_numpy",
+        "normconstraints_torch",
+    }
+    assert "normconstraints/py.typed" in names
+    assert "normconstraints/testing/backends/cupy_signatures.json" in names
