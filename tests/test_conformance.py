@@ -1,19 +1,23 @@
-"""The contract, for every example of every set on every backend of the plain job."""
+"""The contract, for every set on every backend of the plain job."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import normconstraints as nc
 from normconstraints.testing import BACKENDS, Result, examples, parametrize_with_checks
 
-# A compilation of Dynamo takes a second, so that it sees one example of each set.
-FIRST = list({type(c): c for c in reversed(examples())}.values())
-COMPILED = "torch compile"
+ALL = examples()
+# One of each set, and what traces differently: parameters that are arrays, and rates.
+FEW = [
+    *{type(c): c for c in reversed(ALL)}.values(),
+    *(c for c in ALL if isinstance(c, nc.Gradual) and c.rate != 1.0),
+]
+PLAIN = ["numpy", "torch", "jax jit", "strict", "cupy double"]
+OTHERS = [name for name, b in BACKENDS.items() if name not in PLAIN and not b.extended]
 
 
-@parametrize_with_checks(
-    examples(), backends=[b for b in BACKENDS if b != COMPILED and not BACKENDS[b].extended]
-)
+@parametrize_with_checks(ALL, backends=PLAIN)
 def test_contract(
     check: Callable[[], list[Result]], record_property: Callable[[str, object], None]
 ) -> None:
@@ -22,8 +26,8 @@ def test_contract(
     assert results
 
 
-@parametrize_with_checks(FIRST, backends=[COMPILED])
-def test_contract_compiled(
+@parametrize_with_checks(FEW, backends=OTHERS)
+def test_contract_in_other_ways(
     check: Callable[[], list[Result]], record_property: Callable[[str, object], None]
 ) -> None:
     results = check()

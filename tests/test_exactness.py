@@ -34,7 +34,7 @@ COLUMNS = {
     "float32, 3e38": np.random.default_rng(0).uniform(-3e38, 3e38, 1000).astype(np.float32),
     "float32, norm 1e-7": (1e-7 / np.sqrt(500) * np.ones(500)).astype(np.float32),
     "float32, 300 gaussian": np.random.default_rng(1).standard_normal(300).astype(np.float32),
-    "float32, 10^5 gaussian": np.random.default_rng(2).standard_normal(10**5).astype(np.float32),
+    "float32, 20,000 gaussian": np.random.default_rng(2).standard_normal(20000).astype(np.float32),
 }
 LIBRARIES = {"numpy": (np.asarray, 4), "torch": (torch.tensor, 4), "jax": (jnp.asarray, 8)}
 

@@ -29,12 +29,13 @@ class ZeroMean(nc.Grouped, nc.Convex):
 
     def _project(self, w: Any, xp: Any) -> Any:
         mean = xp.mean(w, axis=self.axis, keepdims=True)
-        inside = xp.abs(mean) <= 1e-6 * xp.max(xp.abs(w), axis=self.axis, keepdims=True)
-        return xp.where(inside, w, w - mean + self.shift)
+        limit = nc.tolerance(w) * xp.max(xp.abs(w), axis=self.axis, keepdims=True)
+        return xp.where(xp.abs(mean) <= limit, w, w - mean + self.shift)
 
     def _violation(self, w: Any, xp: Any) -> Any:
         mean = xp.abs(xp.mean(w, axis=self.axis))
-        return xp.where(mean <= 1e-6 * xp.max(xp.abs(w), axis=self.axis), 0 * mean, mean)
+        limit = nc.tolerance(w) * xp.max(xp.abs(w), axis=self.axis)
+        return xp.where(mean <= limit, 0 * mean, mean)
 
 
 def test_a_third_partys_set_without_an_oracle() -> None:

@@ -66,6 +66,7 @@ def test_large_arrays_in_place_are_bit_for_bit_the_same(
         assert (np.asarray(want) != numpy).mean() < 1e-3
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's of itself
 @pytest.mark.parametrize("c", [nc.MaxNorm(1.0, axis=1), nc.Box(-0.5, 0.5)], ids=repr)
 def test_the_code_generator(c: nc.Constraint) -> None:
     compiled = torch.compile(c.project, fullgraph=True)

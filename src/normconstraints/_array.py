@@ -492,10 +492,14 @@ def _square_sums(block: Array, axes: tuple[int, ...], library: str, scratch: Arr
     return accurate_sum(squares, axes, _namespaces[type(block)])
 
 
-def multiply(
-    w: Array, factor: Array, out: Array | None, precision: Precision, library: str
-) -> Array:
+def multiply(w: Array, factor: Any, out: Array | None, precision: Precision, library: str) -> Array:
     """``w * factor`` for host memory, written to `out`, which may be `w`, if that is given."""
+    if isinstance(factor, float):  # every group stays
+        if out is None:
+            return w.detach().clone() if library == "torch" else w.copy("K")
+        if out is not w:
+            write(out, w)
+        return out
     if library == "torch":
         w = w.detach()  # a view: nobody here asks for a gradient, and out= refuses leaves
     if precision.by_factor:

@@ -61,6 +61,8 @@ def _groupwise(
     owner: str,
 ) -> dict[str, Any]:
     """Bounds in a form that combines with the norms."""
+    if all([type(value) is float for value in bounds.values()]):  # a list: Dynamo traces no other
+        return bounds
     return {
         name: value
         if type(value) is float
@@ -207,8 +209,8 @@ def rescale(
     return out
 
 
-def _host_factor(norms: Norms, goal: Any, moved: Array, rate: Any) -> Array | None:
-    """The factor of each group, 1 for those that stay; None where a single number cannot be it.
+def _host_factor(norms: Norms, goal: Any, moved: Array, rate: Any) -> Any:
+    """The factor of each group, 1 for those that stay, 1.0 alone if all do; None if there is none.
 
     Multiplying by 1 leaves a group as it is, bit for bit, so that no mask is needed.
     """
@@ -224,8 +226,12 @@ def _host_factor(norms: Norms, goal: Any, moved: Array, rate: Any) -> Array | No
             factor = (1 - rate) + rate * factor
         factor = xp.where(moved, factor, 1.0)
     # Rounded to float32 it must keep all its digits.
-    if precision.by_factor and not (factor.min() > 2.0**-100 and factor.max() < 2.0**100):
-        return None
+    if precision.by_factor:
+        low, high = factor.min(), factor.max()
+        if low == 1 and high == 1:
+            return 1.0
+        if not (low > 2.0**-100 and high < 2.0**100):
+            return None
     return factor
 
 
@@ -239,7 +245,9 @@ def lengthen(
     y = norms.measured
     if y is None or _array.fuses(xp):
         # A compiler that fuses would write y to memory to use it twice; the mask makes it another.
-        y = _widen(w, xp, precision) * xp.where(moved, norms.scale, 1.0)
+        y = _widen(w, xp, precision)
+        if not isinstance(norms.scale, float):
+            y = y * xp.where(moved, norms.scale, 1.0)
     if precision.scaled:
         result = y * factor
         if not whole:

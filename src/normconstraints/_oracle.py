@@ -6,16 +6,19 @@ Decimal numbers neither overflow nor underflow here and have as many digits as t
 
 from __future__ import annotations
 
-from decimal import Decimal
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-Entry: TypeAlias = tuple[Decimal, ...]
-Group: TypeAlias = list[Entry]
+if TYPE_CHECKING:  # the suite imports decimal; who only projects should not wait for it
+    from decimal import Decimal
+
+Entry: TypeAlias = "tuple[Decimal, ...]"
+Group: TypeAlias = "list[Entry]"
 
 
 def length(group: Group) -> Decimal:
     """The Euclidean norm."""
-    return sum((x * x for entry in group for x in entry), Decimal(0)).sqrt()
+    squares = [x * x for entry in group for x in entry]
+    return sum(squares[1:], squares[0]).sqrt()
 
 
 def scaled(group: Group, factor: Decimal) -> Group:

@@ -30,7 +30,7 @@ def distance(constraint: Constraint, w: Array) -> Array:
     --------
     >>> import numpy as np
     >>> import normconstraints as nc
-    >>> float(nc.distance(nc.MaxNorm(1.0, axis=0), np.array([3.0, 4.0])))
+    >>> round(float(nc.distance(nc.MaxNorm(1.0, axis=0), np.array([3.0, 4.0]))), 6)
     4.0
     """
     xp = _array.namespace(w, "distance")
@@ -66,7 +66,7 @@ def penalty(constraint: Constraint, w: Array) -> Array:
     --------
     >>> import numpy as np
     >>> import normconstraints as nc
-    >>> float(nc.penalty(nc.MaxNorm(1.0, axis=0), np.array([3.0, 4.0])))
+    >>> round(float(nc.penalty(nc.MaxNorm(1.0, axis=0), np.array([3.0, 4.0]))), 6)
     8.0
     """
     xp = _array.namespace(w, "penalty")
@@ -127,8 +127,8 @@ def tolerance(w: Array, size: int = 1) -> float:
     Returns
     -------
     float
-        Four units of the last place of the dtype, and an eighth more for every doubling of the group
-        where nothing wider measures.
+        Four units of the last place of the dtype, and where nothing wider measures an eighth more for
+        every doubling of the group.
 
     Examples
     --------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from normconstraints.constraint import Constraint
@@ -71,6 +70,8 @@ class Rules:
         for pattern, constraint in self._rules.items():
             hits = [name for name in names if fnmatchcase(name, pattern)]
             if not hits:
+                from difflib import get_close_matches  # here, for it is slow to import
+
                 near = get_close_matches(pattern, names, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; the names are {names}"
                 raise ValueError(f"Rules: {pattern!r} must match a weight, got none{hint}")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import Any, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from normconstraints import _array
 from normconstraints._array import Array, Namespace
 from normconstraints._oracle import Group
 from normconstraints._parameters import Number, assign, check_bound, check_order
 from normconstraints.constraint import Convex, Entrywise, register
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 
 def project_box(w: Array, lower: Number | None, upper: Number | None) -> Array:
@@ -120,8 +122,8 @@ def slow_projection(group: Group, lower: Decimal | None, upper: Decimal | None) 
 def slow_violation(group: Group, lower: Decimal | None, upper: Decimal | None) -> Decimal:
     """By definition."""
     ((x,),) = group
-    below = Decimal(0) if lower is None else lower - x
-    return max(below, Decimal(0) if upper is None else x - upper, Decimal(0))
+    below = 0 if lower is None else lower - x
+    return max(below, 0 if upper is None else x - upper, 0)
 
 
 EXAMPLES = (

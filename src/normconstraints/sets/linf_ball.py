@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from decimal import Decimal
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from normconstraints import _array
 from normconstraints._array import Array, Namespace
@@ -12,6 +11,9 @@ from normconstraints._norms import measure, rescale
 from normconstraints._oracle import Group, length, scaled
 from normconstraints._parameters import Axis, Number, assign, check_axis, check_number
 from normconstraints.constraint import Ball, Entrywise, Grouped, register
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 
 def project_linf_ball(w: Array, radius: Number, *, axis: Axis) -> Array:
@@ -133,7 +135,7 @@ def slow_projection(group: Group, radius: Decimal) -> Group:
 
 def slow_violation(group: Group, radius: Decimal) -> Decimal:
     """By definition."""
-    return max(*(length([entry]) - radius for entry in group), Decimal(0))
+    return max(*(length([entry]) - radius for entry in group), 0)
 
 
 EXAMPLES = (

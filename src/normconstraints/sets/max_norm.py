@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from decimal import Decimal
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from normconstraints._array import Array, Namespace
 from normconstraints._norms import Decision, Norms, length_violation, project_length
 from normconstraints._oracle import Group, length, scaled
 from normconstraints._parameters import Axis, Number, assign, check_axis, check_number
 from normconstraints.constraint import Ball, Grouped, InPlace, register
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 
 def project_max_norm(w: Array, max_value: Number, *, axis: Axis, out: Array | None = None) -> Array:
@@ -113,7 +115,7 @@ def slow_projection(group: Group, max_value: Decimal) -> Group:
 
 def slow_violation(group: Group, max_value: Decimal) -> Decimal:
     """By definition."""
-    return max(length(group) - max_value, Decimal(0))
+    return max(length(group) - max_value, 0)
 
 
 EXAMPLES = (

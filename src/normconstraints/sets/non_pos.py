@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final
 
 from normconstraints import _array
 from normconstraints._array import Array, Namespace
 from normconstraints._oracle import Group
 from normconstraints.constraint import Convex, Entrywise, register
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 
 def project_non_pos(w: Array) -> Array:
@@ -64,12 +66,12 @@ class NonPos(Entrywise, Convex):
 def slow_projection(group: Group) -> Group:
     """By definition, for a group of one entry."""
     ((x,),) = group
-    return [(min(x, Decimal(0)),)]
+    return [(min(x, 0),)]
 
 
 def slow_violation(group: Group) -> Decimal:
     """By definition."""
-    return max(group[0][0], Decimal(0))
+    return max(group[0][0], 0)
 
 
 EXAMPLES = (NonPos(),)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass
-from decimal import Decimal
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from normconstraints._array import Array, Namespace
 from normconstraints._norms import Decision, Norms, length_violation, project_length
 from normconstraints._oracle import Group, length, scaled
 from normconstraints._parameters import Axis, Number, assign, check_axis, check_number
 from normconstraints.constraint import Grouped, InPlace, ZeroStays, register
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 
 def project_unit_rms(
@@ -105,7 +107,7 @@ class UnitRMS(Grouped, ZeroStays, InPlace):
 
 def slow_projection(group: Group, value: Decimal) -> Group:
     """By definition, in as many digits as the decimal context has."""
-    mean = sum((x * x for entry in group for x in entry), Decimal(0)) / len(group)
+    mean = sum((x * x for entry in group for x in entry), 0) / len(group)
     return scaled(group, value / mean.sqrt()) if mean else group
 
 

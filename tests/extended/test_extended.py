@@ -1,0 +1,112 @@
+"""The contract on libraries that are heavy or odd; `make test-extended` installs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import normconstraints as nc
+from normconstraints.testing import BACKENDS, Result, examples, parametrize_with_checks
+
+FIRST = list({type(c): c for c in reversed(examples())}.values())
+
+Check = Callable[[], list[Result]]
+Record = Callable[[str, object], None]
+
+
+# One example of each set where every operation is dear: a graph on dask, a kernel on dpnp.
+@parametrize_with_checks(FIRST, backends=["dask", "dpnp"])
+def test_contract_of_slow_ones(check: Check, record_property: Record) -> None:
+    record_property("checks", len(check()))
+
+
+@parametrize_with_checks(examples(), backends=["mlx"])
+def test_contract(check: Check, record_property: Record) -> None:
+    record_property("checks", len(check()))
+
+
+# The example with a radius of 0, by which entries below become -0.0.
+TO_ZERO = [c for c in examples() if isinstance(c, nc.LInfBall) and isinstance(c.radius, tuple)]
+
+
+@parametrize_with_checks([c for c in examples() if c not in TO_ZERO], backends=["ndonnx"])
+def test_ndonnx(check: Check, record_property: Record) -> None:
+    record_property("checks", len(check()))
+
+
+# onnxruntime 1.32, without any optimisation: the model of where(w < 0, -0.0, w) gives 0.0 for -1.0.
+@parametrize_with_checks(
+    TO_ZERO,
+    backends=["ndonnx"],
+    expected_failures={"agreement": "the operator Where of onnxruntime loses the sign of -0.0"},
+)
+def test_ndonnx_clipped_to_zero(check: Check, record_property: Record) -> None:
+    results = check()
+    record_property("checks", sum(r.status == "passed" for r in results))
+
+
+# >>> mpmath.mpf(-0.0) is stored as (0, 0, 0, 0), and math.copysign(1, mpmath.mpf(-0.0)) is 1.0
+NO_NEGATIVE_ZERO = "mpmath has no negative zero, so that the sign is lost on the way in"
+
+
+UNSIGNED = dict.fromkeys(
+    ("kept", "inside", "zero groups", "violation", "agreement"), NO_NEGATIVE_ZERO
+)
+
+
+@parametrize_with_checks(TO_ZERO, backends=["mparray"], expected_failures=UNSIGNED)
+def test_mparray_clipped_to_zero(check: Check, record_property: Record) -> None:
+    results = check()
+    record_property("checks", sum(r.status == "passed" for r in results))
+
+
+@parametrize_with_checks(
+    [c for c in examples() if c not in TO_ZERO], backends=["mparray"], expected_failures=UNSIGNED
+)
+def test_mparray(check: Check, record_property: Record) -> None:
+    results = check()
+    expected = [r for r in results if r.status == "expected failure"]
+    # Nowhere but where there are negative zeros; on a boundary of radius 0 too.
+    assert {r.regime for r in expected} <= {"zeros", "sparse", "boundary"}, expected
+    record_property("checks", sum(r.status == "passed" for r in results))
+
+
+@pytest.mark.parametrize(
+    ("constraint", "shape"),
+    [
+        (nc.NonNeg(), (None, None)),
+        (nc.Box(-0.5, 0.25), (None, None)),
+        (nc.MaxNorm(1.0, axis=1), (None, 6)),
+        (nc.UnitNorm(axis=0), (8, None)),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_one_model_for_any_number_of_groups(
+    constraint: Any, shape: tuple[int | None, ...], dtype: str
+) -> None:
+    """Only the length of the groups must be known when a model is exported."""
+    if (reason := BACKENDS["ndonnx"].missing()) is not None:
+        pytest.skip(reason)
+    import ndonnx
+    import onnxruntime
+
+    w = ndonnx.argument(shape=shape, dtype=getattr(ndonnx, dtype))
+    model = ndonnx.build(
+        {"w": w}, {"nearest": constraint.project(w), "outside": constraint.violation(w)}
+    )
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(),
+        providers=["CPUExecutionProvider"],
+        disabled_optimizers=["NoopElimination"],  # see the backend
+    )
+    for groups in (1, 5, 40):
+        size = tuple(groups if s is None else s for s in shape)
+        x = np.random.default_rng(groups).standard_normal(size).astype(dtype)
+        nearest, outside = session.run(None, {"w": x})
+        ulp = np.finfo(dtype).eps
+        np.testing.assert_allclose(nearest, constraint.project(x), rtol=8 * ulp)
+        np.testing.assert_allclose(outside, constraint.violation(x), rtol=64 * ulp, atol=64 * ulp)
