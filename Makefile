@@ -49,7 +49,7 @@ demo: $(venv)/.demo $(foreach f,$(FRAMEWORKS),$(venv)/.demo-$(f))
 	PYTHONPATH=examples $(bin)/python -m demo --frameworks $(FRAMEWORKS) --out out/demo
 
 test: $(venv)/.dev
-	$(bin)/python -m pytest -n 2 --dist worksteal
+	$(bin)/python -m pytest -n 2 --dist worksteal --ignore tests/extended
 
 test-extended: $(venv)/.extended
 	$(bin)/python -m pytest tests/extended -p no:xdist
@@ -58,7 +58,7 @@ lint: $(venv)/.dev
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/mypy
-	$(bin)/pyright
+	$(bin)/pyright --pythonpath $(bin)/python
 	$(bin)/lint-imports
 
 bench: $(venv)/.dev

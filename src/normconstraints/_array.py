@@ -22,6 +22,9 @@ Namespace: TypeAlias = Any
 
 _namespaces: dict[type, Namespace] = {}
 _precisions: dict[tuple[Any, ...], Precision] = {}
+# torch, once one of its tensors was here. In traced code this name stands for sys.modules, through
+# which Dynamo would walk while modules are still imported.
+_torch: Any = None
 _hosts: dict[type, str] = {}
 """The types whose arrays always are plain host memory: NumPy's own array, no subclass of it."""
 
@@ -52,6 +55,9 @@ def _admit(w: Array, owner: str) -> Namespace:
         raise TypeError(f"{owner}: w must be an array, got the scalar {w!r}; pass numpy.asarray(w)")
     if "torch.Tensor" in names:
         import array_api_compat.torch as xp
+
+        global _torch
+        _torch = sys.modules["torch"]
     else:
         from array_api_compat import array_namespace
 
@@ -360,7 +366,7 @@ def write(w: Array, value: Array) -> None:
 
 def unrecorded(xp: Namespace) -> AbstractContextManager[Any]:
     """A context in which torch's autograd does not record."""
-    return sys.modules["torch"].no_grad() if "torch" in xp.__name__ else nullcontext()
+    return _torch.no_grad() if "torch" in xp.__name__ else nullcontext()
 
 
 def quiet(xp: Namespace) -> AbstractContextManager[Any]:
@@ -379,7 +385,7 @@ def check_writable(w: Array, xp: Namespace, owner: str) -> None:
             "w = constraint(w)"
         )
     if "torch" in xp.__name__:
-        if w.requires_grad and sys.modules["torch"].is_grad_enabled():
+        if w.requires_grad and _torch.is_grad_enabled():
             raise ValueError(
                 f"{owner}: project_ must not be recorded by autograd, and w requires a gradient; "
                 "call it inside `with torch.no_grad():`"
@@ -420,7 +426,7 @@ def host_library(w: Array) -> str | None:
     kind = type(w)
     if _hosts.get(kind) == "numpy":
         return "numpy"
-    torch = sys.modules.get("torch")
+    torch = _torch
     if torch is None or kind not in (torch.Tensor, torch.nn.Parameter):
         return None
     if torch.compiler.is_compiling() or w.device.type != "cpu" or w.layout is not torch.strided:

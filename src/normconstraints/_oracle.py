@@ -15,10 +15,20 @@ Entry: TypeAlias = "tuple[Decimal, ...]"
 Group: TypeAlias = "list[Entry]"
 
 
+def square(group: Group) -> Decimal:
+    """The square of the Euclidean norm."""
+    squares = [x * x for entry in group for x in entry]
+    return sum(squares[1:], squares[0])
+
+
 def length(group: Group) -> Decimal:
     """The Euclidean norm."""
-    squares = [x * x for entry in group for x in entry]
-    return sum(squares[1:], squares[0]).sqrt()
+    return square(group).sqrt()
+
+
+def positive(x: Decimal) -> Decimal:
+    """`x` if that is positive, else 0."""
+    return max(x, x * 0)
 
 
 def scaled(group: Group, factor: Decimal) -> Group:

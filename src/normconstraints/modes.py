@@ -127,8 +127,8 @@ def tolerance(w: Array, size: int = 1) -> float:
     Returns
     -------
     float
-        Four units of the last place of the dtype, and where nothing wider measures an eighth more for
-        every doubling of the group.
+        Four units of the last place of the dtype, and where nothing wider measures an eighth more
+        for every doubling of the group.
 
     Examples
     --------

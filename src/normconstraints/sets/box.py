@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from normconstraints import _array
 from normconstraints._array import Array, Namespace
-from normconstraints._oracle import Group
+from normconstraints._oracle import Group, positive
 from normconstraints._parameters import Number, assign, check_bound, check_order
 from normconstraints.constraint import Convex, Entrywise, register
 
@@ -122,8 +122,8 @@ def slow_projection(group: Group, lower: Decimal | None, upper: Decimal | None) 
 def slow_violation(group: Group, lower: Decimal | None, upper: Decimal | None) -> Decimal:
     """By definition."""
     ((x,),) = group
-    below = 0 if lower is None else lower - x
-    return max(below, 0 if upper is None else x - upper, 0)
+    below = x - x if lower is None else positive(lower - x)
+    return below if upper is None else max(below, positive(x - upper))
 
 
 EXAMPLES = (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, final
 from normconstraints import _array
 from normconstraints._array import Array, Namespace
 from normconstraints._norms import measure, rescale
-from normconstraints._oracle import Group, length, scaled
+from normconstraints._oracle import Group, length, positive, scaled
 from normconstraints._parameters import Axis, Number, assign, check_axis, check_number
 from normconstraints.constraint import Ball, Entrywise, Grouped, register
 
@@ -135,7 +135,7 @@ def slow_projection(group: Group, radius: Decimal) -> Group:
 
 def slow_violation(group: Group, radius: Decimal) -> Decimal:
     """By definition."""
-    return max(*(length([entry]) - radius for entry in group), 0)
+    return max(positive(length([entry]) - radius) for entry in group)
 
 
 EXAMPLES = (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from normconstraints._array import Array, Namespace
 from normconstraints._norms import Decision, Norms, length_violation, project_length
-from normconstraints._oracle import Group, length, scaled
+from normconstraints._oracle import Group, length, positive, scaled
 from normconstraints._parameters import Axis, Number, assign, check_axis, check_number
 from normconstraints.constraint import Ball, Grouped, InPlace, register
 
@@ -115,7 +115,7 @@ def slow_projection(group: Group, max_value: Decimal) -> Group:
 
 def slow_violation(group: Group, max_value: Decimal) -> Decimal:
     """By definition."""
-    return max(length(group) - max_value, 0)
+    return positive(length(group) - max_value)
 
 
 EXAMPLES = (

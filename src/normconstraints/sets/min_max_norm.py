@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from normconstraints._array import Array, Namespace
 from normconstraints._norms import Decision, Norms, length_violation, project_length
-from normconstraints._oracle import Group, length, scaled
+from normconstraints._oracle import Group, length, positive, scaled
 from normconstraints._parameters import Axis, Number, assign, check_axis, check_number, check_order
 from normconstraints.constraint import Gradual, Grouped, InPlace, ZeroStays, register
 
@@ -140,7 +140,7 @@ def slow_projection(group: Group, min_value: Decimal, max_value: Decimal, rate: 
 
 def slow_violation(group: Group, min_value: Decimal, max_value: Decimal, rate: Decimal) -> Decimal:
     """By definition."""
-    return max(min_value - length(group), length(group) - max_value, 0)
+    return positive(max(min_value - length(group), length(group) - max_value))
 
 
 EXAMPLES = (

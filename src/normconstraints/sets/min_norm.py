@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from normconstraints._array import Array, Namespace
 from normconstraints._norms import Decision, Norms, length_violation, project_length
-from normconstraints._oracle import Group, length, scaled
+from normconstraints._oracle import Group, length, positive, scaled
 from normconstraints._parameters import Axis, Number, assign, check_axis, check_number
 from normconstraints.constraint import Grouped, InPlace, ZeroStays, register
 
@@ -105,7 +105,7 @@ def slow_projection(group: Group, value: Decimal) -> Group:
 
 def slow_violation(group: Group, value: Decimal) -> Decimal:
     """By definition."""
-    return max(value - length(group), 0)
+    return positive(value - length(group))
 
 
 EXAMPLES = (MinNorm(1.0, axis=0), MinNorm((0.1, 1.0, 2.5, 0.0, 3.0, 1e3, 0.7, 1.5), axis=1))

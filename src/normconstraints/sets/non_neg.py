@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 from normconstraints import _array
 from normconstraints._array import Array, Namespace
-from normconstraints._oracle import Group
+from normconstraints._oracle import Group, positive
 from normconstraints.constraint import Convex, Entrywise, register
 
 if TYPE_CHECKING:
@@ -66,12 +66,12 @@ class NonNeg(Entrywise, Convex):
 def slow_projection(group: Group) -> Group:
     """By definition, for a group of one entry."""
     ((x,),) = group
-    return [(max(x, 0),)]
+    return [(positive(x),)]
 
 
 def slow_violation(group: Group) -> Decimal:
     """By definition."""
-    return max(-group[0][0], 0)
+    return positive(-group[0][0])
 
 
 EXAMPLES = (NonNeg(),)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from normconstraints._array import Array, Namespace
 from normconstraints._norms import Decision, Norms, length_violation, project_length
-from normconstraints._oracle import Group, length, scaled
+from normconstraints._oracle import Group, scaled, square
 from normconstraints._parameters import Axis, Number, assign, check_axis, check_number
 from normconstraints.constraint import Grouped, InPlace, ZeroStays, register
 
@@ -107,13 +107,13 @@ class UnitRMS(Grouped, ZeroStays, InPlace):
 
 def slow_projection(group: Group, value: Decimal) -> Group:
     """By definition, in as many digits as the decimal context has."""
-    mean = sum((x * x for entry in group for x in entry), 0) / len(group)
+    mean = square(group) / len(group)
     return scaled(group, value / mean.sqrt()) if mean else group
 
 
 def slow_violation(group: Group, value: Decimal) -> Decimal:
     """By definition."""
-    return abs(length(group) / Decimal(len(group)).sqrt() - value)
+    return abs((square(group) / len(group)).sqrt() - value)
 
 
 EXAMPLES = (UnitRMS(axis=0), UnitRMS(0.02, axis=None))
