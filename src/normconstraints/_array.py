@@ -164,6 +164,8 @@ def _measure_precision(w: Array, xp: Namespace, owner: str) -> Precision:
     if is_complex:
         real = xp.float32 if eps > 1e-10 else xp.float64
     doubles = eps > 1e-10 and _has_float64(w, xp)
+    if is_complex and not hasattr(xp, "complex128"):  # MLX
+        doubles = False
     wide = xp.float64 if doubles else xp.float32 if eps > 1e-6 else None
     return Precision(
         dtype=w.dtype,
@@ -295,13 +297,19 @@ def like(value: Any, w: Array, xp: Namespace, dtype: Any, name: str) -> Array:
     """A parameter (number, nested tuples of numbers, array) as an array beside `w`."""
     if isinstance(value, float | tuple):
         device = None if _is_jax(xp) else getattr(w, "device", None)
-        return xp.asarray(value, dtype=dtype, device=device)
+        where = {} if device is None else {"device": device}  # MLX has no such argument
+        return xp.asarray(value, dtype=dtype, **where)
     if namespace(value, name) is not xp:
         raise TypeError(
             f"{name} must be of the library of w ({library_name(xp)}), got {_kind(value)}; convert "
             "it, or give nested tuples of numbers, which fit every library"
         )
-    return xp.astype(value, dtype, copy=False)
+    return cast(value, dtype, xp)
+
+
+def cast(x: Array, dtype: Any, xp: Namespace) -> Array:
+    """`x` in that dtype, itself if it has it (MLX' astype has no argument for that)."""
+    return x if x.dtype == dtype else xp.astype(x, dtype)
 
 
 def is_real_number(value: Array) -> bool:
@@ -500,7 +508,7 @@ def _square_sums(block: Array, axes: tuple[int, ...], library: str, scratch: Arr
 
 def multiply(w: Array, factor: Any, out: Array | None, precision: Precision, library: str) -> Array:
     """``w * factor`` for host memory, written to `out`, which may be `w`, if that is given."""
-    if isinstance(factor, float):  # every group stays
+    if type(factor) is float:  # every group stays; a factor of a 0-d array is a NumPy scalar
         if out is None:
             return w.detach().clone() if library == "torch" else w.copy("K")
         if out is not w:

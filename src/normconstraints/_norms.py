@@ -151,7 +151,7 @@ class Norms:
         xp = self.xp
         found = xp.where(outside, amount, 0.0)
         found = xp.where(self.finite, found, float("nan"))
-        found = xp.astype(found, self.precision.real, copy=False)
+        found = _array.cast(found, self.precision.real, xp)
         return xp.squeeze(found, axis=axes) if axes else found
 
     @property
@@ -246,7 +246,7 @@ def lengthen(
     if y is None or _array.fuses(xp):
         # A compiler that fuses would write y to memory to use it twice; the mask makes it another.
         y = _widen(w, xp, precision)
-        if not isinstance(norms.scale, float):
+        if type(norms.scale) is not float:
             y = y * xp.where(moved, norms.scale, 1.0)
     if precision.scaled:
         result = y * factor

@@ -38,7 +38,7 @@ def distance(constraint: Constraint, w: Array) -> Array:
         offset = w - constraint.project(w)
         precision = _array.precision(offset, xp, "distance")
         norms = measure(offset, tuple(range(w.ndim)), xp, precision)
-        return xp.reshape(xp.astype(norms.length, precision.real, copy=False), ())
+        return xp.reshape(_array.cast(norms.length, precision.real, xp), ())
 
 
 def penalty(constraint: Constraint, w: Array) -> Array:

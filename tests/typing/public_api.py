@@ -15,13 +15,19 @@ def accepted(w: Any) -> None:
     nc.UnitNorm(axis="unit")
     nc.MinMaxNorm(0.5, 2.0, rate=0.5, axis=None)
     nc.Box(lower=0.0)
-    c(w), c.project(w), c.project_(w), c.violation(w)
-    nc.distance(c, w), nc.penalty(c, w), nc.is_satisfied(c, w)
+    c(w)
+    c.project(w)
+    c.project_(w)
+    c.violation(w)
+    nc.distance(c, w)
+    nc.penalty(c, w)
+    nc.is_satisfied(c, w)
+    tolerance: float = nc.tolerance(w)
     config: dict[str, Any] = nc.to_config(c)
     nc.from_config(config)
     pair: tuple[Any, Any] = nc.GlobalNorm(1.0)((w, w))
     results: Sequence[Result] = check_constraint(c, backends=["numpy"])
-    del pair, results
+    del pair, results, tolerance
 
 
 def refused() -> None:

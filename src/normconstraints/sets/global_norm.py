@@ -129,7 +129,7 @@ class GlobalNorm(Parametrised):
         # all.
         scale = parts[0].scale
         for part in parts[1:]:
-            if not isinstance(part.scale, float) or not isinstance(scale, float):
+            if type(part.scale) is not float or type(scale) is not float:
                 low = part.scale < scale
                 scale = xp.where(low, part.scale, scale)
         squares = sum((p.scaled * (scale / p.scale)) ** 2 for p in parts)
@@ -150,7 +150,7 @@ def _single(w: Array, xp: Namespace) -> Norms:
     precision = _array.precision(w, xp, "GlobalNorm")
     flat = xp.reshape(w, (-1,))
     found = measure(flat, (0,), xp, precision)
-    scale = found.scale if isinstance(found.scale, float) else xp.reshape(found.scale, ())
+    scale = found.scale if type(found.scale) is float else xp.reshape(found.scale, ())
     return Norms(xp.reshape(found.scaled, ()), scale, found.size, xp, precision, None)
 
 

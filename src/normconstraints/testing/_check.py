@@ -207,8 +207,8 @@ def _bad_input(
         ("None", None, TypeError),
         ("number", 1.0, TypeError),
     ]
+    ones = np.ones(shape)
     if backend.has_values:
-        ones = np.ones(shape)
         cases += [
             ("integers", backend.asarray(ones, "int32"), TypeError),
             ("booleans", backend.asarray(ones, "bool"), TypeError),

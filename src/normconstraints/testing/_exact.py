@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from normconstraints._oracle import Entry, Group
+from normconstraints._oracle import Entry, Group, length
 from normconstraints._parameters import as_numbers
 from normconstraints.constraint import Constraint, Entrywise, Grouped, parameters
 
@@ -170,7 +170,8 @@ def to_group(data: Any) -> Group:
 def modulus(entry: Entry) -> Decimal:
     """The modulus of an entry."""
     with decimal.localcontext(_CONTEXT):
-        return sum((x * x for x in entry), Decimal(0)).sqrt() if len(entry) > 1 else abs(entry[0])
+        # The root of a square would cost digits where there is nothing to add.
+        return abs(entry[0]) if len(entry) == 1 else length([entry])
 
 
 def difference(a: Group, b: Group) -> Decimal:
@@ -188,7 +189,7 @@ def difference(a: Group, b: Group) -> Decimal:
 def norm(group: Group) -> Decimal:
     """The Euclidean norm of a group."""
     with decimal.localcontext(_CONTEXT):
-        return sum((x * x for entry in group for x in entry), Decimal(0)).sqrt()
+        return length(group) if group else Decimal(0)
 
 
 def distance(a: Group, b: Group) -> Decimal:

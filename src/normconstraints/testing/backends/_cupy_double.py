@@ -725,7 +725,8 @@ def install() -> Iterator[ModuleType]:
     def forget() -> None:
         for name in replaced():
             del sys.modules[name]
-        vars(array_api_compat).pop("cupy", None)
+        if hasattr(array_api_compat, "cupy"):
+            del array_api_compat.cupy
         # array_api_compat remembers per array class which namespace it has; those answers are
         # about the modules that are being exchanged.
         for member in vars(_helpers).values():

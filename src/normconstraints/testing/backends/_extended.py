@@ -1,5 +1,7 @@
 """Libraries of the extended job: lazy, exported, on a queue of their own, or in 50 digits."""
 
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import os
