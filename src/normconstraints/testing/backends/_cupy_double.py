@@ -726,7 +726,7 @@ def install() -> Iterator[ModuleType]:
         for name in replaced():
             del sys.modules[name]
         if hasattr(array_api_compat, "cupy"):
-            del array_api_compat.cupy
+            delattr(array_api_compat, "cupy")
         # array_api_compat remembers per array class which namespace it has; those answers are
         # about the modules that are being exchanged.
         for member in vars(_helpers).values():
