@@ -315,7 +315,7 @@ MUTANTS = [
     Mutant(
         "clipping from above alone",
         "sets.linf_ball",
-        "return xp.where(w < -bound, -bound, w)",
+        "return xp.where(w < low, low, w)",
         "return w",
         LINF,
     ),

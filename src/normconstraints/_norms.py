@@ -243,7 +243,7 @@ def lengthen(
     whole = isinstance(rate, float) and rate == 1
     factor = goal / xp.where(moved, norms.scaled, 1.0)
     y = norms.measured
-    if y is None or _array.fuses(xp):
+    if y is None or (precision.scaled and _array.fuses(xp)):
         # A compiler that fuses would write y to memory to use it twice; the mask makes it another.
         y = _widen(w, xp, precision)
         if type(norms.scale) is not float:

@@ -29,7 +29,8 @@ def project_linf_ball(w: Array, radius: Number, *, axis: Axis) -> Array:
     bound = _inward(w, radius, axes, xp)
     # A mask and not clip: it keeps NaN and the sign of zero in every library.
     w = xp.where(w > bound, bound, w)
-    return xp.where(w < -bound, -bound, w)
+    low = 0.0 - bound  # -bound would be a negative zero for a radius of 0
+    return xp.where(w < low, low, w)
 
 
 def _radius(w: Array, radius: Number, axes: tuple[int, ...], xp: Namespace, dtype: Any) -> Any:
