@@ -143,7 +143,7 @@ class Norms:
         p = self.precision
         # One rounding of each product, and where the factor is rounded too a second one; the
         # sixty-fourth covers the measurement. Without a wider dtype `slack` covers the rest.
-        roundings = 2.0 if p.by_factor or p.wide is None else 1.0
+        roundings = 2.0 if p.by_factor else 1.0
         return bound * (1 - roundings * p.unit * (1 + 1 / 64))
 
     def report(self, amount: Array, outside: Array, axes: tuple[int, ...]) -> Array:

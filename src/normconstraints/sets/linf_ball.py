@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from normconstraints import _array
-from normconstraints._array import Array, Namespace
+from normconstraints._array import Array, Namespace, Precision
 from normconstraints._norms import measure, rescale
 from normconstraints._oracle import Group, length, positive, scaled
 from normconstraints._parameters import Axis, Number, assign, check_axis, check_number
@@ -29,7 +29,8 @@ def project_linf_ball(w: Array, radius: Number, *, axis: Axis) -> Array:
     bound = _inward(w, radius, axes, xp)
     # A mask and not clip: it keeps NaN and the sign of zero in every library.
     w = xp.where(w > bound, bound, w)
-    low = 0.0 - bound  # -bound would be a negative zero for a radius of 0
+    # A radius of 0 has no negative: XLA makes a negative zero of it, others do not.
+    low = -bound if isinstance(bound, float) else xp.where(bound > 0, -bound, bound)
     return xp.where(w < low, low, w)
 
 
@@ -40,12 +41,19 @@ def _radius(w: Array, radius: Number, axes: tuple[int, ...], xp: Namespace, dtyp
 def _inward(w: Array, radius: Number, axes: tuple[int, ...], xp: Namespace) -> Any:
     """The radius in the dtype of real `w`, rounded so that the ball is never left."""
     precision = _array.precision(w, xp, "LInfBall")
-    if isinstance(radius, float):
-        return _array.representable(radius, precision, inward=True)
+    if isinstance(radius, float | tuple):
+        radius = _rounded(radius, precision)
+        return _radius(w, radius, axes, xp, precision.dtype)
     exact = _radius(w, radius, axes, xp, precision.accumulator)
     near = xp.astype(exact, precision.dtype)
     below = xp.astype(exact * (1 - precision.eps), precision.dtype)
     return xp.where(xp.astype(near, precision.accumulator) > exact, below, near)
+
+
+def _rounded(radius: Any, precision: Precision) -> Any:
+    if isinstance(radius, tuple):
+        return tuple(_rounded(r, precision) for r in radius)
+    return _array.representable(radius, precision, inward=True)
 
 
 @register
