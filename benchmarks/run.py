@@ -148,9 +148,8 @@ def main() -> None:
     table.add_column("ratio", justify="right")
     table.add_column("wanted", justify="right")
     for name, found, wanted in (*large(rounds), *small(rounds)):
-        table.add_row(
-            name, f"{found:.2f}", f">= {wanted:g}", style="" if found >= wanted else "red"
-        )
+        goal = f">= {wanted:g}" if wanted else "-"
+        table.add_row(name, f"{found:.2f}", goal, style="" if found >= wanted else "red")
     Console().print(table)
 
 

@@ -1,5 +1,7 @@
 """CuPy where there is a GPU, and its double, which has CuPy's names and refusals, where not."""
 
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 from collections.abc import Iterator
