@@ -154,7 +154,7 @@ def _measure_precision(w: Array, xp: Namespace, owner: str) -> Precision:
         is_complex = is_float = False
     if not is_float:
         raise TypeError(
-            f"{owner}: w must have a floating point dtype of {library_name(xp)}, got {w.dtype}; "
+            f"{owner}: w must have a floating point dtype of {name_of(xp)}, got {w.dtype}; "
             "cast it to float32 or float64 first"
         )
     info = xp.finfo(w.dtype)
@@ -205,7 +205,7 @@ def _jax_x64() -> bool:
     return bool(sys.modules["jax"].config.jax_enable_x64)
 
 
-def library_name(xp: Namespace) -> str:
+def name_of(xp: Namespace) -> str:
     """The name of a library as its users write it."""
     return str(xp.__name__).removeprefix("array_api_compat.").partition(".")[0]
 
@@ -301,7 +301,7 @@ def like(value: Any, w: Array, xp: Namespace, dtype: Any, name: str) -> Array:
         return xp.asarray(value, dtype=dtype, **where)
     if namespace(value, name) is not xp:
         raise TypeError(
-            f"{name} must be of the library of w ({library_name(xp)}), got {_kind(value)}; convert "
+            f"{name} must be of the library of w ({name_of(xp)}), got {_kind(value)}; convert "
             "it, or give nested tuples of numbers, which fit every library"
         )
     return cast(value, dtype, xp)

@@ -145,7 +145,7 @@ def _single(w: Array, xp: Namespace) -> Norms:
     if other is not xp:
         raise TypeError(
             "GlobalNorm: w must hold arrays of one library, got "
-            f"{_array.library_name(xp)} and {_array.library_name(other)}; convert some of them"
+            f"{_array.name_of(xp)} and {_array.name_of(other)}; convert some of them"
         )
     precision = _array.precision(w, xp, "GlobalNorm")
     flat = xp.reshape(w, (-1,))
