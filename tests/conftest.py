@@ -36,4 +36,5 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     whole = not session.config.option.keyword and session.config.args_source.name != "ARGS"
     main = not hasattr(session.config, "workerinput")
     if main and whole and exitstatus == 0 and _counted["checks"] < REQUIRED_CHECKS:
+        print(f"\nthe contract needs {REQUIRED_CHECKS:,} checks, got {_counted['checks']:,}")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -101,6 +101,16 @@ def test_one_nan_leaves_all_as_they_are() -> None:
     assert np.isnan(nc.GlobalNorm(1.0).violation(ws))
 
 
+@pytest.mark.parametrize("value", [np.inf, np.nan, 1e200])
+def test_in_place_does_not_warn(value: float) -> None:
+    """The bound times weights that stay overflows behind the mask."""
+    c = nc.GlobalNorm(1e300)
+    ws = [np.full(3, value), np.ones(2)]
+    want = c(ws)
+    c.project_(ws)
+    assert all(x.tobytes() == y.tobytes() for x, y in zip(ws, want, strict=True))
+
+
 def test_gradients_at_zero_and_under_jit() -> None:
     c = nc.GlobalNorm(1.0)
     zeros = {"a": jnp.zeros(3), "b": jnp.ones(2)}

@@ -80,8 +80,7 @@ class GlobalNorm(Parametrised):
         _visit(ws, arrays.append)
         if not arrays:
             return ws
-        with _array.quiet(_array.namespace(arrays[0], "GlobalNorm")):
-            found = iter(self._project_all(arrays))
+        found = iter(self._project_all(arrays))
         return _visit(ws, lambda _: next(found))  # type: ignore[no-any-return]
 
     def __call__(self, ws: _T) -> _T:
@@ -112,21 +111,22 @@ class GlobalNorm(Parametrised):
             return joint.report(excess, joint.above(self.max_value), ())
 
     def _project_all(self, arrays: list[Array]) -> list[Array]:
-        joint = self._joint(arrays)
-        goal, moved = joint.within(self.max_value), joint.above(self.max_value)
-        found = []
-        for w in arrays:
-            precision = _array.precision(w, joint.xp, "GlobalNorm")
-            result = lengthen(w, joint, goal, moved, precision)
-            found.append(_array.as_array(result, w, joint.xp))
-        return found
+        with _array.quiet(_array.namespace(arrays[0], "GlobalNorm")):
+            joint = self._joint(arrays)
+            goal, moved = joint.within(self.max_value), joint.above(self.max_value)
+            found = []
+            for w in arrays:
+                precision = _array.precision(w, joint.xp, "GlobalNorm")
+                result = lengthen(w, joint, goal, moved, precision)
+                found.append(_array.as_array(result, w, joint.xp))
+            return found
 
     def _joint(self, arrays: list[Array]) -> Norms:
         """The norm of all arrays together, 0-d."""
         xp = _array.namespace(arrays[0], "GlobalNorm")
         parts = [_single(w, xp) for w in arrays]
-        # The factor of each array is exact for its own power of two; the smallest of those serves
-        # all.
+        # Each array was scaled by its own power of two; the smallest, that of the largest entry, is
+        # safe for all.
         scale = parts[0].scale
         for part in parts[1:]:
             if type(part.scale) is not float or type(scale) is not float:

@@ -16,7 +16,7 @@ from normconstraints._parameters import is_array
 from normconstraints.constraint import Constraint, Grouped, parameters, registered
 from normconstraints.testing import _exact, _laws, _regimes
 from normconstraints.testing._exact import FORMATS, Oracle
-from normconstraints.testing.backends import BACKENDS, Backend, find_backends
+from normconstraints.testing.backends import Backend, find_backends
 
 Status: TypeAlias = Literal["passed", "failed", "skipped", "expected failure"]
 ALL = "all"
@@ -274,13 +274,3 @@ def _identity_fault(constraint: Constraint, what: str) -> str:
                 continue
             return f"frozen: {name} can be assigned"
     return ""
-
-
-__all__ = [
-    "BACKENDS",
-    "Backend",
-    "Result",
-    "check_constraint",
-    "examples",
-    "law_names",
-]

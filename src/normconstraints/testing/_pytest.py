@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from normconstraints.constraint import Constraint
-from normconstraints.testing._check import Backend, Result, check_constraint
-from normconstraints.testing.backends import find_backends
+from normconstraints.testing._check import Result, check_constraint
+from normconstraints.testing.backends import Backend, find_backends
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
