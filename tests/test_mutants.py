@@ -229,7 +229,7 @@ MUTANTS = [
     ),
     Mutant(
         "written in place: the input changes",
-        "_array",
+        "_host",
         "        product = w * factor\n",
         "        w *= factor\n        product = w\n",
         MAX,
@@ -357,9 +357,34 @@ MUTANTS = [
     Mutant(
         "a naive sum in float64",
         "_array",
-        "x = xp.sum(_fold(x, axis, xp), axis=axis, keepdims=True)",
+        "x = xp.sum(fold(x, axis, xp), axis=axis, keepdims=True)",
         "x = xp.cumulative_sum(x, axis=axis)[..., -1:, :]",
         nc.UnitNorm(axis=0),
+        ("strict",),
+    ),
+    Mutant(
+        "a naive sum in float64 in host memory",
+        "_host",
+        "squares = np.add.reduce(folded, axis=axis, keepdims=True)",
+        "squares = np.add.accumulate(squares, axis=axis)[-1:]",
+        nc.UnitNorm(axis=0),
+        ("numpy",),
+    ),
+    Mutant(
+        "the scaled sum is not asked for where float64 underflows",
+        "_norms",
+        "_host.least(squares, library) > 2.0**-600",
+        "True",
+        nc.UnitNorm(axis=0),
+        ("numpy",),
+    ),
+    Mutant(
+        "a group with NaN counts as finite",
+        "_norms",
+        'return long if self.most < float("inf") else long & self.finite',
+        "return long",
+        MAX,
+        ("numpy",),
     ),
 ]
 

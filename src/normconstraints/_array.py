@@ -2,14 +2,13 @@
 
 Nothing else in the core imports array_api_compat or asks which library an array belongs to. What
 is here: the namespace of an array, what its dtype can hold, sums that stay accurate, writing in
-place, and whether an array is plain host memory that may be worked on in cache-sized blocks.
+place, and whether an array is plain host memory (then `_host` works on it).
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -346,11 +345,11 @@ def accurate_sum(x: Array, axes: tuple[int, ...], xp: Namespace) -> Array:
     if xp.__name__ in _ACCURATE_SUMS:
         return xp.sum(x, axis=axes, keepdims=True) if axes else x
     for axis in axes:
-        x = xp.sum(_fold(x, axis, xp), axis=axis, keepdims=True)
+        x = xp.sum(fold(x, axis, xp), axis=axis, keepdims=True)
     return x
 
 
-def _fold(x: Array, axis: int, xp: Namespace) -> Array:
+def fold(x: Array, axis: int, xp: Namespace) -> Array:
     """Add the second half of an axis to the first until a short run is left."""
     before: tuple[Any, ...] = (slice(None),) * axis
     while (length := x.shape[axis]) > _PLAIN_RUN:
@@ -416,13 +415,7 @@ def as_array(result: Any, w: Array, xp: Namespace) -> Array:
     return xp.asarray(result) if w.ndim == 0 and type(result) is not type(w) else result
 
 
-# -------------------------------------------------------------------------- blocks of host memory
-
-# An eager library writes every intermediate result to memory, and memory is slower than
-# arithmetic. Blocks of so many entries stay in cache with their double precision copy. torch splits
-# each operation over all cores and pays for that, so that its blocks are larger.
-BLOCK = {"numpy": 1 << 18, "torch": 1 << 20}
-_THREADED = 1 << 22
+# ---------------------------------------------------------------------------------- host memory
 
 
 def host_library(w: Array) -> str | None:
@@ -446,132 +439,6 @@ def host_library(w: Array) -> str | None:
     if torch._C._functorch.is_functorch_wrapped_tensor(w) or torch._C._len_torch_dispatch_stack():
         return None
     return "torch"
-
-
-def row_blocks(
-    w: Array, axes: tuple[int, ...], library: str
-) -> tuple[list[int], tuple[int, ...], list[slice]]:
-    """An order of the axes from the slowest in memory to the fastest, `axes` in that order, and
-    slices of the slowest that hold about a `BLOCK` of entries each.
-    """
-    strides = [abs(s) for s in (w.strides if hasattr(w, "strides") else w.stride())]
-    order = sorted(range(w.ndim), key=lambda i: (-strides[i], i))
-    moved = tuple(sorted(order.index(a) for a in axes))
-    shape = [w.shape[i] for i in order]
-    rows = max(1, BLOCK[library] // max(1, math.prod(shape[1:])))
-    return order, moved, [slice(i, i + rows) for i in range(0, shape[0], rows)]
-
-
-def square_sums(w: Array, axes: tuple[int, ...], library: str) -> Array:
-    """Sums of squares over `axes`, kept, in float64, of real host memory."""
-    if entries(w) <= BLOCK[library]:
-        return _square_sums(w, axes, library, None)
-    xp = _namespaces[type(w)]
-    order, moved, blocks = row_blocks(w, axes, library)
-    v = xp.permute_dims(w, order)
-
-    def work(rows: Sequence[slice]) -> list[Array]:
-        # Memory that is fresh for each block would cost more than the arithmetic.
-        scratch = xp.empty(v[rows[0]].shape, dtype=xp.float64)
-        return [_square_sums(v[r], moved, library, scratch) for r in rows]
-
-    parts = over_blocks(work, blocks, entries(w), library)
-    if 0 not in moved:
-        squares = xp.concat(parts, axis=0)
-    else:
-        while len(parts) > 1:  # pairwise, for the sake of the sum
-            parts = [sum(parts[i + 1 : i + 2], parts[i]) for i in range(0, len(parts), 2)]
-        squares = parts[0]
-    return xp.permute_dims(squares, [order.index(i) for i in range(w.ndim)])
-
-
-def _square_sums(block: Array, axes: tuple[int, ...], library: str, scratch: Array | None) -> Array:
-    module = sys.modules[library]
-    if scratch is None:
-        wide = _to(block, module.float64, library)
-        # float64 comes as it is from torch, and a sum of squares must not overwrite its input.
-        scratch = wide if block.dtype != module.float64 else module.empty_like(wide)
-    else:
-        scratch = wide = scratch[: block.shape[0]]
-        wide[...] = block
-    if library == "torch":
-        return module.sum(module.multiply(wide, wide, out=scratch), dim=axes, keepdim=True)
-    if block.dtype.itemsize < 8:
-        squares = module.multiply(wide, wide, out=scratch)
-        return module.add.reduce(squares, axis=axes, keepdims=True)
-    with module.errstate(all="ignore"):  # the caller looks whether it overflowed
-        squares = module.multiply(wide, wide, out=scratch)
-    if axes == (block.ndim - 1,) and squares.flags.c_contiguous:  # NumPy sums these pairwise
-        return module.add.reduce(squares, axis=axes, keepdims=True)
-    return accurate_sum(squares, axes, _namespaces[type(block)])
-
-
-def multiply(w: Array, factor: Any, out: Array | None, precision: Precision, library: str) -> Array:
-    """``w * factor`` for host memory, written to `out`, which may be `w`, if that is given."""
-    if type(factor) is float:  # every group stays; a factor of a 0-d array is a NumPy scalar
-        if out is None:
-            return w.detach().clone() if library == "torch" else w.copy("K")
-        if out is not w:
-            write(out, w)
-        return out
-    if library == "torch":
-        w = w.detach()  # a view: nobody here asks for a gradient, and out= refuses leaves
-    if precision.by_factor:
-        factor = _to(factor, precision.dtype, library)
-    if entries(w) <= BLOCK[library]:
-        product = w * factor
-        if precision.wide is not None and not precision.by_factor:
-            product = _to(product, precision.dtype, library)
-        if out is None:
-            return product
-        write(out, product)
-        return out
-    module = sys.modules[library]
-    target = module.empty_like(w) if out is None else out
-    view = target.detach() if library == "torch" else target
-    xp = _namespaces[type(w)]
-    order, _, blocks = row_blocks(w, (), library)
-    w, view, factor = (xp.permute_dims(a, order) for a in (w, view, factor))
-
-    def work(rows: Sequence[slice]) -> list[None]:
-        for r in rows:
-            part = factor if factor.shape[0] == 1 else factor[r]
-            if precision.by_factor or precision.wide is None:
-                module.multiply(w[r], part, out=view[r])
-            else:
-                view[r] = w[r] * part
-        return []
-
-    over_blocks(work, blocks, entries(w), library)
-    return target
-
-
-def _to(x: Array, dtype: Any, library: str) -> Array:
-    return x.to(dtype) if library == "torch" else x.astype(dtype)
-
-
-def over_blocks(
-    work: Callable[[Sequence[slice]], list[Any]], blocks: Sequence[slice], size: int, library: str
-) -> list[Any]:
-    """What ``work`` lists for the blocks, in order; large NumPy arrays in threads."""
-    if library != "numpy" or size < _THREADED or len(blocks) < 2:
-        return work(blocks)
-    # Here, for importing both costs more than the rest of the package.
-    import os
-    from concurrent.futures import ThreadPoolExecutor
-
-    count = min(4, os.cpu_count() or 1)
-    share = -(-len(blocks) // count)
-    chunks = [blocks[i : i + share] for i in range(0, len(blocks), share)]
-    # A pool for each call: one that is kept would not survive a fork, and starting it costs little
-    # beside what an array of this size costs.
-    with ThreadPoolExecutor(count) as pool:
-        return [found for chunk in pool.map(work, chunks) for found in chunk]
-
-
-def entries(w: Array) -> int:
-    """Number of entries."""
-    return math.prod(w.shape)
 
 
 # ------------------------------------------------------------------------------------- rounding

@@ -10,11 +10,11 @@ its largest entry near 1, which is exact.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from normconstraints import _array
+from normconstraints import _array, _host
 from normconstraints._array import Array, Namespace, Precision
 from normconstraints._parameters import Axis, Number
 
@@ -45,11 +45,43 @@ def project_length(
     axes = _array.normalise_axis(axis, w.ndim, owner)
     if type(rate) is not float:
         rate = _groupwise({"rate": rate}, w, axes, xp, precision, owner)["rate"]
-    library = _host(w, precision)
-    norms = measure(w, axes, xp, precision, library)
     values = _groupwise(bounds, w, axes, xp, precision, owner)
+    library = _host.library_of(w, precision)
+    if library is not None and out is not None and _host.entries(w) > _host.BLOCK[library]:
+        rows = _host.Rows(w, library)
+        if 0 not in rows.axes(axes):
+            _project_rows(w, rows, axes, goal, values, rate, out, precision)
+            return out
+    norms = measure(w, axes, xp, precision, library)
     length, moved = goal(norms, **values)
     return rescale(w, norms, length, moved, library, rate, out)
+
+
+def _project_rows(
+    w: Array,
+    rows: _host.Rows,
+    axes: tuple[int, ...],
+    goal: Rule,
+    bounds: dict[str, Any],
+    rate: Any,
+    out: Array,
+    precision: Precision,
+) -> None:
+    """`project_length` block by block: each is measured and multiplied while it is in cache."""
+    xp, library, moved_axes = rows.xp, rows.library, rows.axes(axes)
+    v, target = rows.ordered(w), rows.ordered(out)
+    ordered = {k: b if type(b) is float else rows.ordered(b) for k, b in bounds.items()}
+    rates = rate if type(rate) is float else rows.ordered(rate)
+
+    def work(blocks: Sequence[slice]) -> list[None]:
+        scratch = rows.scratch()
+        for r in blocks:
+            norms = measure(v[r], moved_axes, xp, precision, library, scratch)
+            length, moved = goal(norms, **{k: _host.row(b, r) for k, b in ordered.items()})
+            rescale(v[r], norms, length, moved, library, _host.row(rates, r), target[r])
+        return []
+
+    rows.each(work)
 
 
 def _groupwise(
@@ -78,7 +110,7 @@ def length_violation(
     xp = _array.namespace(w, owner)
     precision = _array.precision(w, xp, owner)
     axes = _array.normalise_axis(axis, w.ndim, owner)
-    norms = measure(w, axes, xp, precision, _host(w, precision))
+    norms = measure(w, axes, xp, precision, _host.library_of(w, precision))
     with _array.quiet(xp):
         amount, outside = excess(norms, **_groupwise(bounds, w, axes, xp, precision, owner))
         return norms.report(amount, outside, axes)
@@ -102,6 +134,8 @@ class Norms:
     It is used again for the result, so that autodiff adds derivatives before it scales and rounds
     them: two infinities of opposite sign would be NaN.
     """
+    most: float = float("inf")
+    """No square of a norm is above it; infinite or NaN if the values were not looked at."""
 
     @property
     def slack(self) -> float:
@@ -117,7 +151,7 @@ class Norms:
         # Where a wider dtype measures there is no doubt. Else the rounding of the measurement could
         # move a group that was just put on the bound.
         slack = 0.0 if self.precision.wide is not None else self.slack
-        return (self.scaled > bound * (1 + slack) * self.scale) & self.finite
+        return self._finite(self.scaled > bound * (1 + slack) * self.scale)
 
     def below(self, bound: Any) -> Array:
         """Groups that are shorter than `bound` by more than the slack, and have a direction."""
@@ -125,8 +159,11 @@ class Norms:
 
     def off(self, bound: Any) -> Array:
         """Groups whose length differs from `bound` by more than the slack, with a direction."""
-        long = (self.scaled > bound * (1 + self.slack) * self.scale) & self.finite
+        long = self._finite(self.scaled > bound * (1 + self.slack) * self.scale)
         return long | self.below(bound)
+
+    def _finite(self, long: Array) -> Array:
+        return long if self.most < float("inf") else long & self.finite
 
     @property
     def finite(self) -> Array:
@@ -166,14 +203,17 @@ def measure(
     xp: Namespace,
     precision: Precision,
     library: str | None = None,
+    scratch: Array | None = None,
 ) -> Norms:
     """The norms of the groups that `axes` span, in blocks if `library` is that of host memory."""
     size = _array.group_size(w, axes)
     if library is not None:
-        squares = _array.square_sums(w, axes, library)
+        squares = _host.square_sums(w, axes, library, scratch)
+        most = _host.most(squares, library)
         # float64 itself could have overflowed or underflowed; then it is scaled below.
-        if precision.wide is not None or (squares.min() > 2.0**-600 and squares.max() < 2.0**600):
-            return Norms(xp.sqrt(squares), 1.0, size, xp, precision, None)
+        safe = most < 2.0**500 and _host.least(squares, library) > 2.0**-600
+        if safe or precision.wide is not None:
+            return Norms(xp.sqrt(squares), 1.0, size, xp, precision, None, most)
     scale: Any = 1.0
     y = _widen(w, xp, precision)
     with _array.quiet(xp):
@@ -198,9 +238,9 @@ def rescale(
 ) -> Array:
     """`w` with the groups that are `moved` multiplied to the length `goal`, or by `rate` so far."""
     if library is not None and norms.measured is None:
-        factor = _host_factor(norms, goal, moved, rate)
+        factor = _host_factor(norms, goal, moved, rate, library)
         if factor is not None:
-            return _array.multiply(w, factor, out, norms.precision, library)
+            return _host.multiply(w, factor, out, norms.precision, library)
     with _array.quiet(norms.xp):
         result = lengthen(w, norms, goal, moved, norms.precision, rate)
     if out is None:
@@ -209,12 +249,14 @@ def rescale(
     return out
 
 
-def _host_factor(norms: Norms, goal: Any, moved: Array, rate: Any) -> Any:
+def _host_factor(norms: Norms, goal: Any, moved: Array, rate: Any, library: str) -> Any:
     """The factor of each group, 1 for those that stay, 1.0 alone if all do; None if there is none.
 
     Multiplying by 1 leaves a group as it is, bit for bit, so that no mask is needed.
     """
     xp, precision = norms.xp, norms.precision
+    if not _host.count(moved, library):
+        return 1.0
     whole = type(rate) is float and rate == 1
     if whole and type(goal) is float and goal > 0:
         factor = goal / xp.where(moved, norms.scaled, goal)
@@ -225,12 +267,11 @@ def _host_factor(norms: Norms, goal: Any, moved: Array, rate: Any) -> Any:
                 return None
             factor = (1 - rate) + rate * factor
         factor = xp.where(moved, factor, 1.0)
-    # Rounded to float32 it must keep all its digits.
-    if precision.by_factor:
-        low, high = factor.min(), factor.max()
-        if low == 1 and high == 1:
-            return 1.0
-        if not (low > 2.0**-100 and high < 2.0**100):
+    if precision.by_factor:  # rounded to float32 it must keep all its digits
+        large = whole and type(goal) is float and goal > 2.0**-100 * norms.most**0.5
+        if not (large or _host.least(factor, library) > 2.0**-100):
+            return None
+        if not _host.most(factor, library) < 2.0**100:
             return None
     return factor
 
@@ -273,16 +314,6 @@ def _round_to_single(x: Array) -> Array:
     """
     high = x * (2.0**29 + 1)
     return high - (high - x)
-
-
-def _host(w: Array, precision: Precision) -> str | None:
-    """The library of `w` if Python may look at its values and its squares are summed in float64."""
-    library = _array.host_library(w)
-    if library is None or precision.is_complex or 0 in w.shape:
-        return None
-    if precision.wide is None:
-        return library if library == "numpy" and precision.eps == 2.0**-52 else None
-    return library
 
 
 def _widen(w: Array, xp: Namespace, precision: Precision) -> Array:
