@@ -91,8 +91,8 @@ MUTANTS = [
     Mutant(
         "feasible groups are moved to the bound too",
         "_norms",
-        "return (self.scaled > bound * (1 + slack) * self.scale) & self.finite",
-        "return (self.scaled > 0) & self.finite",
+        "return self._finite(self.scaled > bound * (1 + slack) * self.scale)",
+        "return self._finite(self.scaled > 0)",
         MAX,
     ),
     Mutant(
