@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from normconstraints import Constraint, Rules
+from normconstraints import Bound, Constraint, Rules
+from normconstraints.weights import Place, Weight
 
 try:
     import jax
@@ -58,12 +58,9 @@ def project(params: Params, rules: Rules | Mapping[str, Constraint | None]) -> P
     Array([[0.6],
            [0.8]], dtype=float32)
     """
-    names, leaves, tree = _flatten(params, "project")
-    chosen = _rules(rules).match(names)
-    done = [
-        _named(name, chosen[name].project, leaf) if name in chosen else leaf
-        for name, leaf in zip(names, leaves, strict=True)
-    ]
+    weights, tree = _flatten(params)
+    chosen = {bound.name: bound for bound in Rules.of(rules).bind(weights)}
+    done = [_named(chosen[w.name], w.array) if w.name in chosen else w.array for w in weights]
     return tree.unflatten(done)  # type: ignore[no-any-return]
 
 
@@ -97,30 +94,19 @@ def violation(
     >>> violation({"w": jnp.array([[3.0], [4.0]])}, {"w": nc.MaxNorm(2.0, axis=0)})
     {'w': Array([3.], dtype=float32)}
     """
-    names, leaves, _ = _flatten(params, "violation")
-    weights = dict(zip(names, leaves, strict=True))
-    chosen = _rules(rules).match(names)
-    return {name: _named(name, c.violation, weights[name]) for name, c in chosen.items()}
+    weights, _ = _flatten(params)
+    return {bound.name: bound.check() for bound in Rules.of(rules).bind(weights)}
 
 
-def _rules(rules: Rules | Mapping[str, Constraint | None]) -> Rules:
-    return rules if isinstance(rules, Rules) else Rules(rules)
-
-
-def _flatten(params: object, owner: str) -> tuple[list[str], list[Any], Any]:
+def _flatten(params: object) -> tuple[list[Weight], Any]:
     paths, tree = jax.tree_util.tree_flatten_with_path(params)
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(
-            f"{owner}: every weight must have its own name, got {twice[0]!r} twice; a key that "
-            "holds a dot can be mistaken for a path"
-        )
-    return names, [leaf for _, leaf in paths], tree
+    return [Weight(leaf, Place(n)) for n, (_, leaf) in zip(names, paths, strict=True)], tree
 
 
-def _named(name: str, apply: Callable[[Any], Any], leaf: Any) -> Any:
+def _named(bound: Bound, leaf: Any) -> Any:
     try:
-        return apply(leaf)
+        return bound.at(0).project(leaf)
     except (TypeError, ValueError) as error:
-        error.add_note(f"This is about the weight {name!r}.")
+        error.add_note(f"This is about the weight {bound.name!r}, chosen by {bound.rule}.")
         raise

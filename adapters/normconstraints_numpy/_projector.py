@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar, final
 
 from normconstraints import Constraint, Rules
@@ -34,7 +34,7 @@ class Projector:
     """
 
     def __init__(self, rules: Rules | Mapping[str, Constraint | None]) -> None:
-        self._rules = rules if isinstance(rules, Rules) else Rules(rules)
+        self._rules = Rules.of(rules)
 
     def __repr__(self) -> str:
         return f"Projector({self._rules!r})"
@@ -59,12 +59,12 @@ class Projector:
             If a pattern matches no array, two arrays have one name, or an array is read-only or
             does not fit its constraint. Nothing is changed then.
         """
-        pairs = self._pairs(weights)
-        _violations(pairs)
-        for name, (_, array) in pairs.items():
-            _check_writable(name, array)
-        for constraint, array in pairs.values():
-            constraint.project_(array)
+        bound = self._rules.bind(weights)
+        for b in bound:
+            b.check()
+            _check_writable(b.name, b.weight.array)
+        for b in bound:
+            b.at(0).project_(b.weight.array)
         return weights
 
     def violation(self, weights: object) -> dict[str, Any]:
@@ -85,41 +85,7 @@ class Projector:
         TypeError, ValueError
             As for the call, but arrays may be read-only.
         """
-        return _violations(self._pairs(weights))
-
-    def _pairs(self, weights: object) -> dict[str, tuple[Constraint, Any]]:
-        arrays: dict[str, Any] = {}
-        for name, array in _leaves(weights, ()):
-            if name in arrays:
-                raise ValueError(
-                    f"Projector: every weight must have its own name, got {name!r} twice; a key "
-                    "that holds a dot can be mistaken for a path"
-                )
-            arrays[name] = array
-        return {name: (c, arrays[name]) for name, c in self._rules.match(arrays).items()}
-
-
-def _leaves(node: object, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping):
-        items: Any = node.items()
-    elif isinstance(node, list | tuple):
-        items = enumerate(node)
-    else:
-        yield ".".join(path), node
-        return
-    for key, child in items:
-        yield from _leaves(child, (*path, str(key)))
-
-
-def _violations(pairs: Mapping[str, tuple[Constraint, Any]]) -> dict[str, Any]:
-    found = {}
-    for name, (constraint, array) in pairs.items():
-        try:
-            found[name] = constraint.violation(array)
-        except (TypeError, ValueError) as error:
-            error.add_note(f"This is about the weight {name!r}.")
-            raise
-    return found
+        return {b.name: b.check() for b in self._rules.bind(weights)}
 
 
 def _check_writable(name: str, array: Any) -> None:

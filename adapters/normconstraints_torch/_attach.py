@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Self, final
 
 from normconstraints import Constraint, Rules
+from normconstraints.weights import Place, tie
 
 try:
     import torch
@@ -207,14 +208,16 @@ def _unwrap(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def _plan(model: torch.nn.Module, rules: Rules | Mapping[str, Constraint | None]) -> list[_Target]:
-    rules = rules if isinstance(rules, Rules) else Rules(rules)
     # A part that was compiled by itself has the prefix in the middle of a name.
-    paths = {path.replace("_orig_mod.", ""): path for path, _ in model.named_parameters()}
-    targets = []
-    for name, constraint in rules.match(paths).items():
-        owner, _, attribute = paths[name].rpartition(".")
-        targets.append(_Target(name, model.get_submodule(owner), attribute, constraint))
-    return targets
+    weights = tie(
+        (parameter, Place(path.replace("_orig_mod.", ""), model.get_submodule(owner), attribute))
+        for path, parameter in model.named_parameters(remove_duplicate=False)
+        for owner, _, attribute in [path.rpartition(".")]
+    )
+    return [
+        _Target(b.name, b.weight.place.layer, b.weight.place.attribute, b.at(0))
+        for b in Rules.of(rules).bind(weights)
+    ]
 
 
 def _check(targets: list[_Target]) -> dict[str, torch.Tensor]:

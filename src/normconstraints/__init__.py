@@ -1,5 +1,6 @@
 """Constraints on weights, for arrays of every library that follows the array API standard."""
 
+from normconstraints import layout, schedules, weights
 from normconstraints.config import from_config, to_config
 from normconstraints.constraint import (
     Ball,
@@ -13,7 +14,8 @@ from normconstraints.constraint import (
     register,
 )
 from normconstraints.modes import distance, is_satisfied, penalty, tolerance
-from normconstraints.rules import Rules
+from normconstraints.rules import Bound, Rules
+from normconstraints.schedules import Scheduled
 from normconstraints.sets import (
     Box,
     FixedNorm,
@@ -30,6 +32,7 @@ from normconstraints.sets import (
 
 __all__ = [
     "Ball",
+    "Bound",
     "Box",
     "Constraint",
     "Convex",
@@ -46,14 +49,18 @@ __all__ = [
     "NonNeg",
     "NonPos",
     "Rules",
+    "Scheduled",
     "UnitNorm",
     "UnitRMS",
     "ZeroStays",
     "distance",
     "from_config",
     "is_satisfied",
+    "layout",
     "penalty",
     "register",
+    "schedules",
     "to_config",
     "tolerance",
+    "weights",
 ]

@@ -12,7 +12,10 @@ from normconstraints import _array
 from normconstraints._array import Array
 
 Axis: TypeAlias = int | tuple[int, ...] | str | None
-"""The axes that a group spans: as in NumPy's ``sum(axis=)``, or ``"unit"``."""
+"""The axes that a group spans: as in NumPy's ``sum(axis=)``, or a word that a layout resolves."""
+
+PER = ("unit", "filter", "input", "row", "kernel", "tensor")
+"""The words that a layout resolves; "unit" and "filter" mean the same."""
 
 Number: TypeAlias = float | tuple[Any, ...] | Array
 """A parameter: a number, nested tuples of numbers, or an array that broadcasts over the groups."""
@@ -94,11 +97,13 @@ def _check(value: Any, good: Callable[[float], bool], rule: str) -> Number:
 
 
 def check_axis(owner: object, value: Any) -> Axis:
-    """An int, a tuple of ints, None or "unit"."""
+    """An int, a tuple of ints, None or a word of `PER`."""
     rule = f"{type(owner).__name__}: axis must be an int, a tuple of ints, None or 'unit'"
-    if value is None or (isinstance(value, str) and value == "unit"):
+    if value is None or (isinstance(value, str) and value in PER):
         return value
-    if isinstance(value, bool | str):
+    if isinstance(value, str):
+        raise TypeError(f"{rule} (or another word of {', '.join(PER)}), got {value!r}")
+    if isinstance(value, bool):
         raise TypeError(f"{rule}, got {value!r}")
     several = isinstance(value, list | tuple)
     try:
