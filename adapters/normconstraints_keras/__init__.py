@@ -1,0 +1,1 @@
+"""Constraints on the weights of Keras models: which axes the weights of its layers have."""
