@@ -13,7 +13,8 @@ from normconstraints.constraint import Constraint
 
 __all__ = ["Entry", "Report"]
 
-# A group that leaves the set when it grows by this much is at the bound.
+# A group that leaves the set when it grows by this much is at the bound; by more where the dtype
+# hardly tells such numbers apart.
 _NEAR = 1e-3
 
 _MEANING = {
@@ -83,7 +84,8 @@ class Report:
         xp = _array.namespace(before, "Report")
         if 0 in before.shape:
             return
-        held = constraint.violation(after * (1 + _NEAR)) > 0
+        near = max(_NEAR, 8 * _array.precision(after, xp, "Report").eps)
+        held = constraint.violation(after * (1 + near)) > 0
         change = _length(after - before, xp)
         size = _length(before, xp)
         entry = Entry(

@@ -440,6 +440,8 @@ MaxNorm(max_value=3.0, axis=0)}
                 "Rules: config must be a mapping with the key 'rules', and perhaps 'layouts', got "
                 f"{config!r}"
             )
+        if not isinstance(config["rules"], list | tuple):
+            raise ValueError(f"Rules: 'rules' must be a list of rules, got {config['rules']!r}")
         pairs = [_rule_from_config(i, rule) for i, rule in enumerate(config["rules"])]
         layouts = {
             name: Layout(*roles) if isinstance(roles, list | tuple) else roles
@@ -477,8 +479,12 @@ MaxNorm(max_value=3.0, axis=0)}
         readers: dict[str, Callable[[str], Any]] = {".toml": tomllib.loads, ".json": json.loads}
         if path.suffix not in readers:
             raise ValueError(f"Rules: path must end in .toml or .json, got {str(path)!r}")
+        text = path.read_text(encoding="utf-8")
         try:
-            config = readers[path.suffix](path.read_text(encoding="utf-8"))
+            config = readers[path.suffix](text)
+        except ValueError as error:
+            raise ValueError(f"Rules: {str(path)!r} is not well formed: {error}") from error
+        try:
             return cls.from_config(config)
         except (ValueError, TypeError) as error:
             error.add_note(f"This is about the file {str(path)!r}.")
@@ -565,7 +571,12 @@ def _rule_from_config(number: int, rule: Any) -> tuple[_Matcher, Value]:
     if set(pattern) == {"names"}:
         matcher = _Names(pattern["names"])
     elif set(pattern) == {"regex"}:
-        matcher = _Regex(re.compile(pattern["regex"]))
+        try:
+            matcher = _Regex(re.compile(pattern["regex"]))
+        except re.error as error:
+            raise ValueError(
+                f"{what}: regex must be a regular expression, got {pattern['regex']!r}: {error}"
+            ) from error
     elif {"layer"} <= set(pattern) <= {"layer", "attribute"}:
         matcher = _Layer(pattern["layer"], pattern.get("attribute", "*"))
     else:
