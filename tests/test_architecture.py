@@ -132,6 +132,7 @@ def test_the_wheel_holds_the_core_and_the_adapters(tmp_path: Path) -> None:
     assert tops == {
         "normconstraints",
         "normconstraints_jax",
+        "normconstraints_keras",
         "normconstraints_numpy",
         "normconstraints_torch",
     }

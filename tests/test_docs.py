@@ -21,6 +21,9 @@ import normconstraints.plan
 import normconstraints.report
 import normconstraints.testing
 import normconstraints_jax
+import normconstraints_jax.haiku
+import normconstraints_jax.linen
+import normconstraints_jax.nnx
 import normconstraints_numpy
 import normconstraints_torch
 
@@ -29,6 +32,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PACKAGES = (normconstraints, normconstraints_torch, normconstraints_jax, normconstraints_numpy)
 ROOTS = (
     *PACKAGES,
+    normconstraints_jax.haiku,
+    normconstraints_jax.linen,
+    normconstraints_jax.nnx,
     normconstraints.layout,
     normconstraints.plan,
     normconstraints.report,

@@ -44,7 +44,7 @@ def test_a_plan_says_what_will_happen() -> None:
     assert kernel.note == ""
     assert (bias.constraint, bias.groups, bias.note) == ("", None, "no constraint")
     assert (b.groups, b.outside, b.norms) == (2, 0.0, (2.0, 2.0, 2.0))
-    assert b.note == "will hardly bind: 3 times as long they still were inside"
+    assert b.note == "will hardly bind: 3 times as long they would still be inside"
     assert (c.groups, c.outside, c.norms, c.note) == (4, 0.5, None, "")
     assert plan.unconstrained == ["a.bias"]
     assert json.loads(json.dumps(plan.as_data()))[0]["name"] == "a.kernel"

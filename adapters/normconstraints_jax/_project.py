@@ -2,49 +2,54 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
-from normconstraints import Bound, Constraint, Rules
-from normconstraints.weights import Place, Weight
+import jax
 
-try:
-    import jax
-except ImportError as error:
-    raise ImportError(
-        'normconstraints_jax needs JAX; run: pip install "normconstraints[jax]"'
-    ) from error
+from normconstraints import Bound, Constraint, Rules, Scheduled
+from normconstraints.report import Report
+from normconstraints.weights import Weight
+from normconstraints_jax import _tree
 
 Params = TypeVar("Params")
+RulesLike: TypeAlias = Rules | Mapping[Any, Constraint | Scheduled | None]
 
 
-def project(params: Params, rules: Rules | Mapping[str, Constraint | None]) -> Params:
+def project(params: Params, rules: RulesLike, *, step: Any = None) -> Params:
     """Weights with those that have a constraint replaced by the nearest that fulfil it.
 
     Parameters
     ----------
-    params : pytree of arrays
+    params : pytree of arrays, or a model of Equinox or Flax NNX
         Dicts, lists, registered dataclasses and nodes, nested as you like. The name of a leaf is
         the path to it, joined with dots: keys, indices, names of attributes.
-    rules : Rules or mapping of str to Constraint or None
-        Names or globs of the leaves.
+    rules : Rules or mapping
+        Names or globs of the leaves, or layer classes if `params` holds layers, with their
+        constraints.
+    step : int or integer array, optional
+        The count of steps, traced perhaps. Needed if a constraint is `normconstraints.Scheduled`.
 
     Returns
     -------
     pytree of arrays
-        The same tree. Leaves without a constraint are the very same arrays.
+        The same tree. Leaves without a constraint are the very same arrays. Of a module of Flax
+        NNX a copy; `normconstraints_jax.nnx.project_` is in place.
 
     Raises
     ------
     TypeError, ValueError
-        If a pattern matches no leaf, two leaves have one name, or a leaf does not fit its
-        constraint. Inside ``jax.jit`` this happens when it traces.
+        If a pattern matches no leaf, two leaves have one name, a leaf does not fit its constraint,
+        or the step is missing. Inside ``jax.jit`` this happens when it traces.
 
     Notes
     -----
     Pure, and fit for ``jit``, ``grad``, ``vmap``, ``scan`` and donated arguments. In a training
     step it comes after the update: ``project(optax.apply_updates(params, updates), rules)``. Names
-    and rules are read while tracing, so a compiled step pays for the arithmetic only.
+    and rules are read while tracing, so a compiled step pays for the arithmetic only. With a traced
+    `step`, constraints that change are compiled once, and one that acts now and then costs nothing
+    on other steps (under ``vmap`` over steps it does).
 
     Examples
     --------
@@ -58,23 +63,21 @@ def project(params: Params, rules: Rules | Mapping[str, Constraint | None]) -> P
     Array([[0.6],
            [0.8]], dtype=float32)
     """
-    weights, tree = _flatten(params)
-    chosen = {bound.name: bound for bound in Rules.of(rules).bind(weights)}
-    done = [_named(chosen[w.name], w.array) if w.name in chosen else w.array for w in weights]
-    return tree.unflatten(done)  # type: ignore[no-any-return]
+    found, rebuild = _tree.flatten(params)
+    return rebuild(projected(found, rules, step))  # type: ignore[no-any-return]
 
 
-def violation(
-    params: object, rules: Rules | Mapping[str, Constraint | None]
-) -> dict[str, jax.Array]:
+def violation(params: object, rules: RulesLike, *, step: Any = None) -> dict[str, jax.Array]:
     """How far each group of each constrained weight is outside, by the names of the weights.
 
     Parameters
     ----------
-    params : pytree of arrays
+    params : pytree of arrays, or a model of Equinox or Flax NNX
         As for `project`.
-    rules : Rules or mapping of str to Constraint or None
+    rules : Rules or mapping
         As for `project`.
+    step : int or integer array, optional
+        As for `project`. Constraints count that are not due at the step, too.
 
     Returns
     -------
@@ -94,19 +97,138 @@ def violation(
     >>> violation({"w": jnp.array([[3.0], [4.0]])}, {"w": nc.MaxNorm(2.0, axis=0)})
     {'w': Array([3.], dtype=float32)}
     """
-    weights, _ = _flatten(params)
-    return {bound.name: bound.check() for bound in Rules.of(rules).bind(weights)}
+    step = _count(step)
+    bounds = Rules.of(rules).bind(weights(params))
+    return {b.name: b.check(step=_needed(step, b) if _changes(b) else 0) for b in bounds}
 
 
-def _flatten(params: object) -> tuple[list[Weight], Any]:
-    paths, tree = jax.tree_util.tree_flatten_with_path(params)
-    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
-    return [Weight(leaf, Place(n)) for n, (_, leaf) in zip(names, paths, strict=True)], tree
+def record(report: Report, before: object, after: object, rules: RulesLike, *, step: int) -> None:
+    """Take down in a report what a projection did to each weight that it was due for.
+
+    Parameters
+    ----------
+    report : normconstraints.report.Report
+        The report that gets one entry for each weight.
+    before, after : pytree of arrays, or a model of Equinox or Flax NNX
+        The weights before and after the projection. Outside of ``jax.jit``, for they are read;
+        donated arrays are gone, so project separately on the steps to be recorded.
+    rules : Rules or mapping
+        As for `project`.
+    step : int
+        The step of training.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `project`, or if `after` lacks a weight.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import normconstraints as nc
+    >>> from normconstraints.report import Report
+    >>> from normconstraints_jax import project, record
+    >>> rules, report = {"w": nc.MaxNorm(2.0, axis=0)}, Report()
+    >>> params = {"w": jnp.array([[3.0], [4.0]])}
+    >>> record(report, params, project(params, rules), rules, step=10)
+    >>> print(report)
+    step  weight  at bound  violation  change
+    10    w       100%      3          0.6
+    """
+    done = {weight.name: weight.array for weight in weights(after)}
+    for bound in Rules.of(rules).bind(weights(before)):
+        if bound.name not in done:
+            raise ValueError(f"record: after must hold {bound.name!r}, as before does")
+        if bound.due(step):
+            report.record(step, bound.name, bound.at(step), bound.weight.array, done[bound.name])
 
 
-def _named(bound: Bound, leaf: Any) -> Any:
+def weights(params: object) -> list[Weight]:
+    """The weights of a tree by the names and layers that `project` sees.
+
+    Parameters
+    ----------
+    params : pytree of arrays, or a model of Equinox or Flax NNX
+        As for `project`.
+
+    Returns
+    -------
+    list of normconstraints.weights.Weight
+        ``rules.plan(weights(params))`` is the plan of any tree, of models in a dict for example.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from normconstraints_jax import weights
+    >>> [w.name for w in weights({"dense": [jnp.ones((2, 3))]})]
+    ['dense.0']
+    """
+    return _tree.flatten(params)[0]
+
+
+def projected(found: list[Weight], rules: RulesLike, step: Any) -> list[Any]:
+    """The arrays of weights after the rules, those without a constraint as they are."""
+    step = _count(step)
+    done: dict[int, Any] = {}
+    waiting: dict[tuple[int, int], list[Bound]] = {}
+    for bound in Rules.of(rules).bind(found):
+        c = bound.constraint
+        if isinstance(c, Scheduled) and not c.always:
+            waiting.setdefault((c.every, c.start), []).append(bound)
+        else:
+            at = _needed(step, bound) if _changes(bound) else 0
+            done[id(bound.weight)] = _of(bound, bound.weight.array, at)
+    for group in waiting.values():
+        done.update(_when_due(group, _needed(step, group[0])))
+    return [done.get(id(weight), weight.array) for weight in found]
+
+
+def _when_due(group: list[Bound], step: Any) -> dict[int, Any]:
+    """Constraints of one rhythm, so that a compiled step asks once whether they are due."""
+
+    def act(arrays: list[Any]) -> list[Any]:
+        return [_of(bound, array, step) for bound, array in zip(group, arrays, strict=True)]
+
+    before, due = [bound.weight.array for bound in group], group[0].due(step)
+    if isinstance(due, bool):
+        after = act(before) if due else before
+    else:
+        after = jax.lax.cond(due, act, lambda arrays: arrays, before)
+    return {id(bound.weight): array for bound, array in zip(group, after, strict=True)}
+
+
+def _of(bound: Bound, array: Any, step: Any) -> Any:
     try:
-        return bound.at(0).project(leaf)
+        return bound.at(step).project(array)
     except (TypeError, ValueError) as error:
         error.add_note(f"This is about the weight {bound.name!r}, chosen by {bound.rule}.")
         raise
+
+
+def _changes(bound: Bound) -> bool:
+    return isinstance(bound.constraint, Scheduled) and bool(bound.constraint.changing)
+
+
+def _count(step: Any) -> Any:
+    """The step as an int or an array of JAX."""
+    if step is None:
+        return None
+    if isinstance(step, jax.Array):
+        if step.ndim == 0 and jax.numpy.issubdtype(step.dtype, jax.numpy.integer):
+            return step
+    else:
+        try:
+            return operator.index(step)
+        except TypeError:
+            pass
+    raise TypeError(f"project: step must be one integer, got {step!r}")
+
+
+def _needed(step: Any, bound: Bound) -> Any:
+    if step is None:
+        raise ValueError(
+            f"project: step must be given where a constraint is scheduled, as that of "
+            f"{bound.name!r} by {bound.rule} is, got None; pass the count of steps, "
+            "project(params, rules, step=step)"
+        )
+    return step

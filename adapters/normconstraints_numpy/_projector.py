@@ -1,11 +1,15 @@
-"""Projection in place of the arrays in nested dicts and lists."""
+"""Projection in place of the arrays in nested dicts and lists, and in estimators."""
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any, TypeVar, final
 
-from normconstraints import Constraint, Rules
+from normconstraints import Bound, Constraint, Rules, Scheduled
+from normconstraints.report import Report
 
 Weights = TypeVar("Weights")
 
@@ -16,8 +20,16 @@ class Projector:
 
     Parameters
     ----------
-    rules : Rules or mapping of str to Constraint or None
+    rules : Rules or mapping of patterns to Constraint, Scheduled or None
         Names or globs of the weights.
+    report_every : int, optional
+        Add to `report` what the projection does, at each step that this divides. Weights that are
+        not due then are left out.
+
+    Raises
+    ------
+    ValueError
+        If `report_every` is no positive integer.
 
     Examples
     --------
@@ -33,47 +45,87 @@ class Projector:
     {'hidden.0.kernel': array([0., 0.])}
     """
 
-    def __init__(self, rules: Rules | Mapping[str, Constraint | None]) -> None:
+    def __init__(
+        self,
+        rules: Rules | Mapping[Any, Constraint | Scheduled | None],
+        *,
+        report_every: int | None = None,
+    ) -> None:
+        if report_every is not None and not _is_count(report_every, least=1):
+            raise ValueError(
+                f"Projector: report_every must be a positive integer or None, got {report_every!r}"
+            )
         self._rules = Rules.of(rules)
+        self._report_every = None if report_every is None else int(report_every)
+        self._report = Report()
+        self._step = 0
 
     def __repr__(self) -> str:
-        return f"Projector({self._rules!r})"
+        every = f", report_every={self._report_every}" if self._report_every else ""
+        return f"Projector({self._rules!r}{every})"
 
-    def __call__(self, weights: Weights) -> Weights:
+    @property
+    def step(self) -> int:
+        """The step that the next call is, if it is not told: one more than the last."""
+        return self._step
+
+    @property
+    def report(self) -> Report:
+        """What the projections did, at the steps that `report_every` divides."""
+        return self._report
+
+    def __call__(self, weights: Weights, *, step: int | None = None) -> Weights:
         """Project in place.
 
         Parameters
         ----------
-        weights : dict or list of arrays
+        weights : dict or list of arrays, or estimator of scikit-learn
             Dicts, lists and tuples, nested as you like. The name of an array is the path to it,
-            joined with dots: keys and indices.
+            joined with dots: keys and indices. Of an estimator that was fitted, the arrays in its
+            attributes.
+        step : int, optional
+            Which step of training this is, for constraints that change or act now and then. Calls
+            are counted if it is left out, from 0, or from the last that was told.
 
         Returns
         -------
-        dict or list of arrays
+        dict or list of arrays, or estimator
             `weights` itself.
 
         Raises
         ------
         TypeError, ValueError
             If a pattern matches no array, two arrays have one name, or an array is read-only or
-            does not fit its constraint. Nothing is changed then.
+            does not fit its constraint. Nothing is changed then, and no step is counted.
         """
-        bound = self._rules.bind(weights)
-        for b in bound:
-            b.check()
+        if step is None:
+            step = self._step
+        elif not _is_count(step, least=0):
+            raise ValueError(f"Projector: step must be an integer, 0 or more, got {step!r}")
+        step = int(step)
+        due = [b for b in self._bind(weights) if b.due(step)]
+        for b in due:
+            b.check(step=step)
             _check_writable(b.name, b.weight.array)
-        for b in bound:
-            b.at(0).project_(b.weight.array)
+        if self._report_every and step % self._report_every == 0:
+            for b in due:
+                c, array = b.at(step), b.weight.array
+                self._report.record(step, b.name, c, array, c.project(array))
+        for b in due:
+            b.at(step).project_(b.weight.array)
+        self._step = step + 1
         return weights
 
-    def violation(self, weights: object) -> dict[str, Any]:
+    def violation(self, weights: object, *, step: int | None = None) -> dict[str, Any]:
         """How far each group of each constrained array is outside, by the names of the arrays.
 
         Parameters
         ----------
-        weights : dict or list of arrays
+        weights : dict or list of arrays, or estimator of scikit-learn
             As for the call.
+        step : int, optional
+            For constraints that change, the step of which is asked; that of the last call if it is
+            left out.
 
         Returns
         -------
@@ -85,7 +137,20 @@ class Projector:
         TypeError, ValueError
             As for the call, but arrays may be read-only.
         """
-        return {b.name: b.check() for b in self._rules.bind(weights)}
+        if step is None:
+            step = max(self._step - 1, 0)
+        return {b.name: b.check(step=step) for b in self._bind(weights)}
+
+    def _bind(self, weights: object) -> list[Bound]:
+        # Who has an estimator has imported scikit-learn; nobody else should wait for it.
+        base = sys.modules.get("sklearn.base")
+        if base is not None and isinstance(weights, base.BaseEstimator):
+            importlib.import_module("normconstraints_numpy.sklearn")
+        return self._rules.bind(weights)
+
+
+def _is_count(value: object, *, least: int) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
 
 def _check_writable(name: str, array: Any) -> None:

@@ -1,5 +1,10 @@
-"""Constraints on the weights of PyTorch models, kept by the optimizer after each of its steps."""
+"""Constraints on the weights of PyTorch models, kept by the optimizer after each of its steps.
 
+Importing it declares the layers of torch.nn to `normconstraints.layout`, and lets `Rules` bind and
+plan a ``torch.nn.Module``.
+"""
+
+from normconstraints_torch import _layouts as _layouts
 from normconstraints_torch._attach import Handle, constrain, project_
 
 __all__ = ["Handle", "constrain", "project_"]

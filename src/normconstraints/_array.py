@@ -120,28 +120,22 @@ class Precision:
 
 def precision(w: Array, xp: Namespace, owner: str, *, allow_complex: bool = True) -> Precision:
     """The precision of `w`; a TypeError in the name of `owner` if it is not floating point."""
-    try:
-        found = _precisions.get((type(w), w.dtype, getattr(w, "device", None)))
-    except TypeError:  # CuPy's devices have no hash
-        found = None
+    kind = type(w)
+    # The device can make a difference, but not for plain NumPy; a flag does for JAX, whose tracers
+    # have no device and take long to say so; CuPy's devices have no hash.
+    if kind in _hosts or "cupy" in xp.__name__:
+        key: tuple[Any, ...] = (kind, w.dtype)
+    elif _is_jax(xp):
+        key = (xp, w.dtype, _jax_x64())
+    else:
+        key = (kind, w.dtype, getattr(w, "device", None))
+    found = _precisions.get(key)
     if found is None:
-        found = _find_precision(w, xp, owner)
+        found = _precisions[key] = _measure_precision(w, xp, owner)
     if found.is_complex and not allow_complex:
         raise TypeError(
             f"{owner}: w must be real, got {w.dtype}; the set has no meaning for complex numbers"
         )
-    return found
-
-
-def _find_precision(w: Array, xp: Namespace, owner: str) -> Precision:
-    key: tuple[Any, ...] = (type(w), w.dtype, getattr(w, "device", None))
-    if _is_jax(xp):  # tracers have no device, and a flag decides whether there is float64
-        key = (xp, w.dtype, _jax_x64())
-    elif "cupy" in xp.__name__:
-        key = (type(w), w.dtype)
-    found = _precisions.get(key)
-    if found is None:
-        found = _precisions[key] = _measure_precision(w, xp, owner)
     return found
 
 
@@ -181,7 +175,7 @@ def _measure_precision(w: Array, xp: Namespace, owner: str) -> Precision:
 
 
 def _has_float64(w: Array, xp: Namespace) -> bool:
-    device = getattr(w, "device", None)
+    device = None if _is_jax(xp) else getattr(w, "device", None)
     if "torch" in xp.__name__:
         return getattr(device, "type", None) != "mps"
     try:
@@ -330,6 +324,7 @@ def looked_at(w: Array) -> Array:
     # Eager torch and JAX take 5 to 50 times as long for small arrays as NumPy on the same memory.
     if _torch is not None and isinstance(w, _torch.Tensor):
         w = w.detach()
+        w = w.full_tensor() if hasattr(w, "full_tensor") else w  # DTensor: all shards, everywhere
         easy = w.device.type == "cpu" and w.dtype in (_torch.float32, _torch.float64)
         return w.numpy() if easy and type(w) in (_torch.Tensor, _torch.nn.Parameter) else w
     if "jax" in sys.modules and isinstance(w, sys.modules["jax"].Array) and not is_traced(w):

@@ -332,8 +332,9 @@ def of(layer: object, weight: str) -> Layout:
             if fnmatchcase(weight, pattern):
                 found = roles(layer) if callable(roles) else roles
                 return Layout(found) if isinstance(found, str) else found
+    named = f'{weight}="oi"' if weight.isidentifier() else f'{{"{weight}": "oi"}}'
     raise LayoutError(
         f"the axes of {weight!r} of a {kind.__module__}.{kind.__qualname__} are not known; say "
-        f'them once, as normconstraints.layout.declare({kind.__qualname__}, {weight}="oi"), with '
-        "o for its output units and i for its inputs"
+        f"them once, as normconstraints.layout.declare({kind.__qualname__}, {named}), with o for "
+        "its output units and i for its inputs"
     )

@@ -58,7 +58,7 @@ class Plan:
     >>> print(nc.Rules({"kernel": nc.MaxNorm(3.0, axis=0)}).plan(weights))
     weight  shape  roles  constraint                      groups  outside  norms        note
     kernel  2x2           MaxNorm(max_value=3.0, axis=0)  2       0%       0.1 0.1 0.1  will \
-hardly bind: 3 times as long they still were inside
+hardly bind: 3 times as long they would still be inside
     bias    2                                                                           no \
 constraint
     """
@@ -111,8 +111,13 @@ def _row(rules: Rules, weight: Weight, bound: Bound | None) -> Row:
         roles = rules.layout_of(weight.place).roles
     notes = [f"tied to {ties}"] if ties else []
     if bound is None:
+        shape: tuple[int, ...] = ()
+        try:
+            shape = weight.shape
+        except ValueError:  # of a lazy module
+            notes.append("no shape yet")
         note = "; ".join(["no constraint", *notes])
-        return Row(weight.name, weight.shape, roles, "", None, None, None, note)
+        return Row(weight.name, shape, roles, "", None, None, None, note)
     array = _array.looked_at(weight.array)
     constraint = bound.at(0)
     amounts = _flat(bound.check(array))
@@ -120,7 +125,7 @@ def _row(rules: Rules, weight: Weight, bound: Bound | None) -> Row:
     if any(math.isnan(amount) for amount in amounts):
         notes.append("holds NaN or infinity")
     if isinstance(_innermost(constraint), Grouped) and _is_far(constraint, array, outside):
-        notes.append(f"will hardly bind: {_FAR:g} times as long they still were inside")
+        notes.append(f"will hardly bind: {_FAR:g} times as long they would still be inside")
     norms = _norms(constraint, array)
     return Row(
         weight.name,

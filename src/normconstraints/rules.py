@@ -35,7 +35,7 @@ class _Matcher(ABC):
         self.key = key
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.key == other.key
+        return type(self) is type(other) and self.key == getattr(other, "key", None)
 
     def __hash__(self) -> int:
         return hash((type(self), self.key))

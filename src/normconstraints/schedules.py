@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, TypeAlias, final
@@ -171,7 +172,7 @@ class Scheduled(Parametrised):
         if not self.changing:
             return self.constraint
         values = {name: schedule(step) for name, schedule in dict(self.changing).items()}
-        return _changed(self.constraint, values)
+        return _changed(self.constraint, values, looked=not is_array(step))
 
     def due(self, step: Step) -> Any:
         """Whether it acts at a step: a bool, or an array if the step is one."""
@@ -199,10 +200,17 @@ def _numbers(constraint: Constraint) -> Iterator[str]:
             yield name
 
 
-def _changed(constraint: Constraint, values: dict[str, Any]) -> Constraint:
+def _changed(constraint: Constraint, values: dict[str, Any], *, looked: bool) -> Constraint:
     own = parameters(constraint)
     changes = {name: value for name, value in values.items() if name in own}
     for name, value in own.items():
         if isinstance(value, Constraint):
-            changes[name] = _changed(value, values)
-    return dataclasses.replace(constraint, **changes)  # type: ignore[type-var]
+            changes[name] = _changed(value, values, looked=looked)
+    # NumPy's scalars are numbers to the constructor, and arrays to nothing else.
+    if looked or any(isinstance(value, numbers.Real) for value in changes.values()):
+        return dataclasses.replace(constraint, **changes)  # type: ignore[type-var]
+    # The constructor would look at the numbers, which a compiled step does not have (Dynamo breaks
+    # the graph), and for which Python would have to wait for a device.
+    made: Constraint = object.__new__(type(constraint))
+    assign(made, **{**own, **changes})
+    return made

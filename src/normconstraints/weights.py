@@ -130,9 +130,9 @@ def weights_of(model: Any) -> list[Weight]:
         module = type(model).__module__.partition(".")[0]
         raise TypeError(
             "weights_of: model must be a dict or list of arrays, or a model of a framework whose "
-            f"adapter is imported (normconstraints_torch, normconstraints_jax, "
-            f"normconstraints_keras, normconstraints_numpy), got {module}."
-            f"{type(model).__qualname__}"
+            "adapter is imported (normconstraints_torch; normconstraints_jax.equinox, .nnx, "
+            ".linen or .haiku; normconstraints_keras; normconstraints_numpy.sklearn), got "
+            f"{module}.{type(model).__qualname__}"
         )
     return _checked(tie((array, Place(name)) for name, array in _leaves(model, ())))
 
@@ -163,6 +163,8 @@ def _checked(weights: Iterable[Weight]) -> list[Weight]:
 def _leaves(node: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Array]]:
     if isinstance(node, Mapping):
         items: Any = node.items()
+    elif isinstance(node, tuple) and hasattr(node, "_fields"):  # named, by their names
+        items = zip(getattr(node, "_fields"), node, strict=True)  # noqa: B009 - for pyright
     elif isinstance(node, list | tuple):
         items = enumerate(node)
     else:
