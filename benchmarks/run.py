@@ -7,20 +7,27 @@ A ratio above 1 means that ours is faster.
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
 import normconstraints as nc
+import normconstraints_jax.equinox
+import normconstraints_jax.nnx  # noqa: F401
+import normconstraints_torch  # noqa: F401
+from normconstraints.weights import Weight
 
 LARGE, SMALL = 4096, 64
 MAX_VALUE, EPSILON = 3.0, 1e-7
@@ -138,6 +145,32 @@ def _small(c: nc.Constraint, data: Any, axis: int, rounds: int) -> float:
     )
 
 
+def plans(rounds: int) -> list[tuple[str, float]]:
+    """Milliseconds for the plan of a model with 200 weights, by library."""
+    rng = np.random.default_rng(0)
+    models: dict[str, Any] = {
+        "a dict of NumPy arrays": {i: rng.standard_normal((SMALL, SMALL)) for i in range(200)},
+        "PyTorch": torch.nn.Sequential(*[torch.nn.Linear(SMALL, SMALL) for _ in range(200)]),
+        "Equinox": eqx.nn.Sequential(
+            [eqx.nn.Linear(SMALL, SMALL, key=jax.random.key(i)) for i in range(200)]
+        ),
+        "Flax NNX": nnx.Sequential(
+            *[nnx.Linear(SMALL, SMALL, rngs=nnx.Rngs(i)) for i in range(200)]
+        ),
+    }
+    word, rows = nc.MaxNorm(MAX_VALUE, axis="unit"), []
+    for name, model in models.items():
+        layouts = {"*": "io"} if isinstance(model, dict) else None
+        rules = nc.Rules([(_is_matrix, word)], layouts=layouts)
+        times = [_clock(functools.partial(rules.plan, model)) for _ in range(rounds + 2)][2:]
+        rows.append((name, 1000 * statistics.median(times)))
+    return rows
+
+
+def _is_matrix(weight: Weight) -> bool:
+    return len(weight.shape) == 2
+
+
 def main() -> None:
     """Print the table of ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -150,7 +183,15 @@ def main() -> None:
     for name, found, wanted in (*large(rounds), *small(rounds)):
         goal = f">= {wanted:g}" if wanted else "-"
         table.add_row(name, f"{found:.2f}", goal, style="" if found >= wanted else "red")
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    table = Table(title="The plan of a model with 200 weights of 64 x 64")
+    table.add_column("model")
+    table.add_column("milliseconds", justify="right")
+    table.add_column("wanted", justify="right")
+    for name, found in plans(rounds):
+        table.add_row(name, f"{found:.0f}", "<= 100", style="" if found <= 100 else "red")
+    console.print(table)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from normconstraints import _array, _table
 from normconstraints._norms import measure
-from normconstraints.constraint import Constraint, Grouped
+from normconstraints.constraint import Ball, Constraint, Grouped
 from normconstraints.layout import InView, LayoutError
 
 if TYPE_CHECKING:
@@ -142,8 +142,9 @@ def _row(rules: Rules, weight: Weight, bound: Bound | None) -> Row:
 def _is_far(constraint: Constraint, array: Array, outside: float) -> bool:
     if outside:
         return False
-    grown, shrunk = (constraint.violation(array * factor) for factor in (_FAR, 1 / _FAR))
-    return all(amount == 0 for amount in (*_flat(grown), *_flat(shrunk)))
+    # What is in a ball stays in it when it shrinks.
+    factors = (_FAR,) if isinstance(_innermost(constraint), Ball) else (_FAR, 1 / _FAR)
+    return not any(any(_flat(constraint.violation(array * f))) for f in factors)
 
 
 def _norms(constraint: Constraint, array: Array) -> tuple[float, float, float] | None:
