@@ -22,7 +22,7 @@ _ACROSS = 1 << 18
 _THREADED = 1 << 22
 
 
-def library_of(w: Array, precision: Precision) -> str | None:
+def name_of(w: Array, precision: Precision) -> str | None:
     """The library of `w` if Python may look at its values and its squares are summed in float64."""
     library = _array.host_library(w)
     if library is None or precision.is_complex or 0 in w.shape:
@@ -40,7 +40,7 @@ class Rows:
 
     def __init__(self, w: Array, library: str, block: int | None = None) -> None:
         """Choose the order of the axes and the blocks for `w`, of `block` entries or the usual."""
-        self.library = library
+        self.name = library
         self.xp = _array.namespace(w, "Rows")
         self.size = entries(w)
         strides = [abs(s) for s in (w.strides if hasattr(w, "strides") else w.stride())]
@@ -69,7 +69,7 @@ class Rows:
     def each(self, work: Callable[[Sequence[slice]], list[Any]]) -> list[Any]:
         """What ``work`` lists for the blocks, in order; large NumPy arrays in threads."""
         blocks = self.blocks
-        if self.library != "numpy" or self.size < _THREADED or len(blocks) < 2:
+        if self.name != "numpy" or self.size < _THREADED or len(blocks) < 2:
             return work(blocks)
         # Here, for importing both costs more than the rest of the package.
         import os

@@ -46,7 +46,7 @@ def project_length(
     if type(rate) is not float:
         rate = _groupwise({"rate": rate}, w, axes, xp, precision, owner)["rate"]
     values = _groupwise(bounds, w, axes, xp, precision, owner)
-    library = _host.library_of(w, precision)
+    library = _host.name_of(w, precision)
     if library is not None and out is not None and _host.entries(w) > _host.BLOCK[library]:
         rows = _host.Rows(w, library)
         if 0 not in rows.axes(axes):
@@ -68,7 +68,7 @@ def _project_rows(
     precision: Precision,
 ) -> None:
     """`project_length` block by block: each is measured and multiplied while it is in cache."""
-    xp, library, moved_axes = rows.xp, rows.library, rows.axes(axes)
+    xp, library, moved_axes = rows.xp, rows.name, rows.axes(axes)
     v, target = rows.ordered(w), rows.ordered(out)
     ordered = {k: b if type(b) is float else rows.ordered(b) for k, b in bounds.items()}
     rates = rate if type(rate) is float else rows.ordered(rate)
@@ -110,7 +110,7 @@ def length_violation(
     xp = _array.namespace(w, owner)
     precision = _array.precision(w, xp, owner)
     axes = _array.normalise_axis(axis, w.ndim, owner)
-    norms = measure(w, axes, xp, precision, _host.library_of(w, precision))
+    norms = measure(w, axes, xp, precision, _host.name_of(w, precision))
     with _array.quiet(xp):
         amount, outside = excess(norms, **_groupwise(bounds, w, axes, xp, precision, owner))
         return norms.report(amount, outside, axes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,6 +10,15 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from normconstraints import layout
 from normconstraints._array import normalise_axis
+from normconstraints._patterns import (
+    Layer,
+    Matcher,
+    Names,
+    Regex,
+    matcher_of,
+    no_match,
+    nothing,
+)
 from normconstraints.config import from_config, to_config
 from normconstraints.constraint import Constraint, Grouped
 from normconstraints.layout import Layout, LayoutError
@@ -26,113 +34,6 @@ __all__ = ["Bound", "Rules"]
 
 Value: TypeAlias = Constraint | Scheduled | None
 Pattern: TypeAlias = "str | re.Pattern[str] | type | tuple[type, str] | Callable[[Weight], bool]"
-
-
-class _Matcher(ABC):
-    """A pattern. No dataclass: five of them would take a tenth of the time to import all this."""
-
-    def __init__(self, *key: Any) -> None:
-        self.key = key
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.key == getattr(other, "key", None)
-
-    def __hash__(self) -> int:
-        return hash((type(self), self.key))
-
-    @abstractmethod
-    def __str__(self) -> str: ...
-
-    @abstractmethod
-    def hits(self, place: Place, weight: Weight) -> bool:
-        """Whether a place of a weight is meant."""
-
-    def candidates(self, weights: list[Weight]) -> list[str]:
-        """What could have been meant, for the error if nothing was."""
-        return [place.name for weight in weights for place in weight.places]
-
-    @abstractmethod
-    def config(self) -> dict[str, Any]:
-        """The pattern as JSON data."""
-
-
-class _Names(_Matcher):
-    """Names that a glob matches."""
-
-    def __str__(self) -> str:
-        return repr(self.key[0])
-
-    def hits(self, place: Place, weight: Weight) -> bool:
-        return fnmatchcase(place.name, self.key[0])
-
-    def config(self) -> dict[str, Any]:
-        return {"names": self.key[0]}
-
-
-class _Regex(_Matcher):
-    """Names that a regular expression matches as a whole."""
-
-    def __str__(self) -> str:
-        return f"re.compile({self.key[0].pattern!r})"
-
-    def hits(self, place: Place, weight: Weight) -> bool:
-        return self.key[0].fullmatch(place.name) is not None
-
-    def config(self) -> dict[str, Any]:
-        # Flags such as (?i) can be written into the expression, so that text is all there is.
-        if self.key[0].flags & ~re.UNICODE and not self.key[0].pattern.startswith("(?"):
-            raise TypeError(
-                f"Rules: a regular expression with flags cannot be written down, got {self}; put "
-                "them into it, as (?i)"
-            )
-        return {"regex": self.key[0].pattern}
-
-
-class _Layer(_Matcher):
-    """Weights of layers of a class, by its name, so that a configuration never runs code."""
-
-    def __str__(self) -> str:
-        layer, attribute = self.key
-        return layer if attribute == "*" else f"({layer}, {attribute!r})"
-
-    def hits(self, place: Place, weight: Weight) -> bool:
-        layer, attribute = self.key
-        if place.layer is None or not fnmatchcase(place.attribute, attribute):
-            return False
-        return any(layer in (_qualified(k), k.__name__) for k in type(place.layer).__mro__)
-
-    def candidates(self, weights: list[Weight]) -> list[str]:
-        layers = [p.layer for w in weights for p in w.places if p.layer is not None]
-        short = "." not in self.key[0]
-        names = [type(x).__name__ if short else _qualified(type(x)) for x in layers]
-        return list(dict.fromkeys(names))
-
-    def config(self) -> dict[str, Any]:
-        layer, attribute = self.key
-        return {"layer": layer} if attribute == "*" else {"layer": layer, "attribute": attribute}
-
-
-class _Predicate(_Matcher):
-    """Weights of which a function says so."""
-
-    def __str__(self) -> str:
-        return str(getattr(self.key[0], "__qualname__", repr(self.key[0])))
-
-    def hits(self, place: Place, weight: Weight) -> bool:
-        return place is weight.place and bool(self.key[0](weight))
-
-    def candidates(self, weights: list[Weight]) -> list[str]:
-        return []
-
-    def config(self) -> dict[str, Any]:
-        raise TypeError(
-            f"Rules: a function cannot be written down, got {self}; use a glob, a regular "
-            "expression or a layer"
-        )
-
-
-def _qualified(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,7 +134,7 @@ MaxNorm(max_value=3.0, axis=0)}
             raise TypeError(
                 f"Rules: rules must be a mapping, or a list of pairs, got {rules!r}"
             ) from None
-        self._rules = [(_matcher(pattern), _value(pattern, value)) for pattern, value in pairs]
+        self._rules = [(matcher_of(pattern), _value(pattern, value)) for pattern, value in pairs]
         self._layouts = {
             name: Layout(roles) if isinstance(roles, str) else roles
             for name, roles in (layouts or {}).items()
@@ -294,12 +195,12 @@ MaxNorm(max_value=3.0, axis=0)}
             known or do not exist, or a weight is shared by layers that differ in them.
         """
         weights = weights_of(model)
-        chosen: dict[int, list[tuple[int, _Matcher, Constraint | Scheduled]]] = {}
+        chosen: dict[int, list[tuple[int, Matcher, Constraint | Scheduled]]] = {}
         exempt: set[int] = set()
         for number, (matcher, value) in enumerate(self._rules):
             hits = [i for i, weight in enumerate(weights) if self._hits(matcher, value, weight)]
             if not hits:
-                raise ValueError(_no_match(matcher, weights))
+                raise ValueError(no_match(matcher, weights))
             for i in hits:
                 if value is None:
                     exempt.add(i)
@@ -356,16 +257,16 @@ MaxNorm(max_value=3.0, axis=0)}
                 return found
         return place.layout()
 
-    def _hits(self, matcher: _Matcher, value: Value, weight: Weight) -> bool:
+    def _hits(self, matcher: Matcher, value: Value, weight: Weight) -> bool:
         places = [place for place in weight.places if matcher.hits(place, weight)]
-        if isinstance(matcher, _Layer) and value is not None:
+        if isinstance(matcher, Layer) and value is not None:
             word = layout.axis_word(_inner(value))
             if word is not None:
                 return any(self.layout_of(place).has(word) for place in places)
         return bool(places)
 
     def _resolved(
-        self, matcher: _Matcher, value: Constraint | Scheduled, weight: Weight
+        self, matcher: Matcher, value: Constraint | Scheduled, weight: Weight
     ) -> Constraint | Scheduled:
         constraint = _inner(value)
         try:
@@ -396,7 +297,7 @@ MaxNorm(max_value=3.0, axis=0)}
         names = [place.name for weight in weights for place in weight.places]
         for pattern in self._layouts:
             if not any(fnmatchcase(name, pattern) for name in names):
-                raise ValueError(f"Rules: layouts: {_nothing(repr(pattern), pattern, names)}")
+                raise ValueError(f"Rules: layouts: {nothing(repr(pattern), pattern, names)}")
 
     # ----------------------------------------------------------------------- configurations
 
@@ -495,49 +396,12 @@ def _inner(value: Constraint | Scheduled) -> Constraint:
     return value.constraint if isinstance(value, Scheduled) else value
 
 
-def _matcher(pattern: Any) -> _Matcher:
-    if isinstance(pattern, _Matcher):
-        return pattern
-    if isinstance(pattern, str):
-        return _Names(pattern)
-    if isinstance(pattern, re.Pattern):
-        return _Regex(pattern)
-    if isinstance(pattern, type):
-        return _Layer(_qualified(pattern), "*")
-    if isinstance(pattern, tuple) and len(pattern) == 2:
-        kind, attribute = pattern
-        if isinstance(kind, type) and isinstance(attribute, str):
-            return _Layer(_qualified(kind), attribute)
-    if callable(pattern):
-        return _Predicate(pattern)
-    raise TypeError(
-        "Rules: a pattern must be a string, a compiled regular expression, a layer class (or a "
-        f"pair of that and a string) or a function of a weight, got {pattern!r}"
-    )
-
-
 def _value(pattern: Any, value: Any) -> Value:
     if value is None or isinstance(value, Constraint | Scheduled):
         return value
     raise TypeError(
-        f"Rules: the value for {_matcher(pattern)} must be a constraint or None, got {value!r}"
+        f"Rules: the value for {matcher_of(pattern)} must be a constraint or None, got {value!r}"
     )
-
-
-def _no_match(matcher: _Matcher, weights: list[Weight]) -> str:
-    text = matcher.config() if not isinstance(matcher, _Predicate) else {}
-    wanted = text.get("layer") or text.get("names") or text.get("regex") or ""
-    return f"Rules: {_nothing(str(matcher), wanted, matcher.candidates(weights))}"
-
-
-def _nothing(what: str, wanted: str, candidates: list[str]) -> str:
-    from difflib import get_close_matches  # here, for it is slow to import
-
-    near = get_close_matches(wanted, candidates, n=1)
-    few = ", ".join(repr(name) for name in candidates[:10])
-    more = f" and {len(candidates) - 10} more" if len(candidates) > 10 else ""
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {few or 'none'}{more}"
-    return f"{what} must match a weight, got none; {hint}"
 
 
 def _value_config(value: Value) -> dict[str, Any]:
@@ -560,25 +424,25 @@ def _value_config(value: Value) -> dict[str, Any]:
 _VALUE_KEYS = {"constraint", "parameters", "changing", "every", "start", "exempt"}
 
 
-def _rule_from_config(number: int, rule: Any) -> tuple[_Matcher, Value]:
+def _rule_from_config(number: int, rule: Any) -> tuple[Matcher, Value]:
     what = f"Rules: rule {number + 1}"
     if not isinstance(rule, Mapping):
         raise ValueError(f"{what} must be a mapping, got {rule!r}")
     pattern = {k: v for k, v in rule.items() if k not in _VALUE_KEYS}
     if not all(isinstance(v, str) for v in pattern.values()):
         raise ValueError(f"{what}: patterns must be strings, got {pattern!r}")
-    matcher: _Matcher
+    matcher: Matcher
     if set(pattern) == {"names"}:
-        matcher = _Names(pattern["names"])
+        matcher = Names(pattern["names"])
     elif set(pattern) == {"regex"}:
         try:
-            matcher = _Regex(re.compile(pattern["regex"]))
+            matcher = Regex(re.compile(pattern["regex"]))
         except re.error as error:
             raise ValueError(
                 f"{what}: regex must be a regular expression, got {pattern['regex']!r}: {error}"
             ) from error
     elif {"layer"} <= set(pattern) <= {"layer", "attribute"}:
-        matcher = _Layer(pattern["layer"], pattern.get("attribute", "*"))
+        matcher = Layer(pattern["layer"], pattern.get("attribute", "*"))
     else:
         raise ValueError(
             f"{what} must have one of the keys 'names', 'regex' and 'layer' (perhaps with "
