@@ -32,7 +32,7 @@ class Entry:
     step: int
     name: str
     at_bound: float
-    """The share of groups that the constraint holds: a thousandth longer they were outside."""
+    """The share of groups that the constraint holds: a thousandth longer they would be outside."""
     violation: float
     """The largest violation of a group before the projection, in the units of the weights."""
     change: float
