@@ -211,8 +211,10 @@ def measure(
         squares = _host.square_sums(w, axes, library, scratch)
         most = _host.most(squares, library)
         # float64 itself could have overflowed or underflowed; then it is scaled below.
-        safe = most < 2.0**500 and _host.least(squares, library) > 2.0**-600
-        if safe or precision.wide is not None:
+        safe = precision.wide is not None or (
+            most < 2.0**500 and _host.least(squares, library) > 2.0**-600
+        )
+        if safe:
             return Norms(xp.sqrt(squares), 1.0, size, xp, precision, None, most)
     scale: Any = 1.0
     y = _widen(w, xp, precision)
