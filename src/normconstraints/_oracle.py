@@ -34,3 +34,29 @@ def positive(x: Decimal) -> Decimal:
 def scaled(group: Group, factor: Decimal) -> Group:
     """The group times a real number."""
     return [tuple(x * factor for x in entry) for entry in group]
+
+
+def nearest_on_simplex(group: Group, total: Decimal) -> Group:
+    """The nearest entries >= 0 that sum to `total`, by the threshold of the sorted entries."""
+    # Shifted, for a threshold near the largest entry would lose digits that the total has.
+    top = max(x for (x,) in group)
+    shifted = [x - top for (x,) in group]
+    threshold = sum_ = total * 0
+    for count, x in enumerate(sorted(shifted, reverse=True), start=1):
+        sum_ += x
+        if x - (sum_ - total) / count <= 0:
+            break
+        threshold = (sum_ - total) / count
+    return [(positive(x - threshold) if total else total,) for x in shifted]
+
+
+def plane_distance(group: Group, total: Decimal) -> Decimal:
+    """The Euclidean distance from the entries that sum to `total`."""
+    off = sum((x for (x,) in group), -total)
+    return abs(off) / (total * 0 + len(group)).sqrt()
+
+
+def total_excess(group: Group, total: Decimal) -> Decimal:
+    """How far entries are below 0, or their sum is from `total` as a distance of the plane."""
+    below = max(positive(-x) for (x,) in group)
+    return max(below, plane_distance(group, total))

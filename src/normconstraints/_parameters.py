@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import numbers
 import operator
@@ -19,6 +20,19 @@ PER = ("unit", "filter", "input", "row", "kernel", "tensor")
 
 Number: TypeAlias = float | tuple[Any, ...] | Array
 """A parameter: a number, nested tuples of numbers, or an array that broadcasts over the groups."""
+
+
+ENTRY, WHOLE = "entry", "whole"
+
+
+def per_entry(**field: Any) -> Any:
+    """A field whose parameter broadcasts against the whole weight, not against the groups."""
+    return dataclasses.field(metadata={"per": ENTRY}, **field)
+
+
+def whole(**field: Any) -> Any:
+    """A field whose parameter is one for all groups, whatever its shape: a count, a matrix."""
+    return dataclasses.field(metadata={"per": WHOLE}, **field)
 
 
 def check_number(
@@ -94,6 +108,26 @@ def _check(value: Any, good: Callable[[float], bool], rule: str) -> Number:
     if not _array.is_traced(value) and not all(good(x) for x in flatten(as_numbers(value))):
         raise ValueError(f"{rule} in every entry, got {value!r}")
     return value
+
+
+def check_count(owner: object, name: str, value: Any, *, least: int = 1) -> int:
+    """A Python integer of at least `least`."""
+    rule = f"{type(owner).__name__}: {name} must be an integer >= {least}"
+    if isinstance(value, bool):
+        raise TypeError(f"{rule}, got {value!r}")
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{rule}, got {value!r}") from None
+    if count < least:
+        raise ValueError(f"{rule}, got {value!r}")
+    return count
+
+
+def check_finite(owner: object, name: str, value: Any) -> Number:
+    """A finite number of either sign, or an array of such."""
+    rule = f"{type(owner).__name__}: {name} must be a finite number"
+    return _check(value, math.isfinite, rule)
 
 
 def check_axis(owner: object, value: Any) -> Axis:

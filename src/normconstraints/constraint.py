@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self, TypeVar, final
 from normconstraints import _array
 from normconstraints._array import Array, Namespace, Precision
 from normconstraints._parameters import Axis, Number, as_numbers, is_array
+from normconstraints._random import Draw
 
 _TEACH_AXIS = (
     "axis must be given by keyword: the axes that one group spans, as in numpy.sum(axis=). For the "
@@ -244,6 +245,49 @@ class Gradual(Constraint):
 
 class ZeroStays(Constraint):
     """A set without 0 that leaves an all-zero group at zero, for it has no direction."""
+
+
+class DropsMinusInfinity(Grouped):
+    """An entry of minus infinity is one that is left out: it becomes 0, the others are projected.
+
+    So a mask of minus infinities works as it does in front of a softmax.
+    """
+
+
+class Quadratic(Grouped):
+    """A set whose projection takes memory that grows with the square of the group."""
+
+
+class HasLMO(Constraint):
+    """A bounded set over which a linear function is minimised in closed form."""
+
+    @abstractmethod
+    def _lmo(self, g: Array, xp: Namespace) -> Array:
+        """A member v with the smallest inner product with `g`, group by group."""
+
+
+class HasDualNorm(Ball):
+    """A ball of a norm whose dual norm is known."""
+
+    @abstractmethod
+    def _dual_norm(self, g: Array, xp: Namespace) -> Array:
+        """The largest inner product of each group with a group whose norm is 1."""
+
+
+class HasTangent(Constraint):
+    """A set whose tangent cones are known."""
+
+    @abstractmethod
+    def _tangent(self, w: Array, g: Array, xp: Namespace) -> Array:
+        """The part of `g` such that ``w - t * part`` leaves the set only to second order in t."""
+
+
+class HasSample(Constraint):
+    """A set from which members are drawn at random."""
+
+    @abstractmethod
+    def _sample(self, like: Array, draw: Draw, xp: Namespace) -> Array:
+        """An array near the set, which is projected onto it afterwards."""
 
 
 class InPlace(Constraint):

@@ -7,7 +7,9 @@ import math
 from normconstraints import _array
 from normconstraints._array import Array
 from normconstraints._norms import measure
-from normconstraints.constraint import Constraint
+from normconstraints._parameters import check_count
+from normconstraints._random import Draw
+from normconstraints.constraint import Constraint, HasDualNorm, HasLMO, HasSample, HasTangent
 
 
 def distance(constraint: Constraint, w: Array) -> Array:
@@ -110,6 +112,199 @@ def is_satisfied(constraint: Constraint, w: Array, *, atol: float = 0.0) -> Arra
         raise ValueError(f"is_satisfied: atol must be a finite number >= 0, got {atol!r}")
     xp = _array.namespace(w, "is_satisfied")
     return xp.all(constraint.violation(w) <= atol)
+
+
+def lmo(constraint: HasLMO, g: Array) -> Array:
+    r"""The linear minimiser over the set, :math:`\arg\min_{v \in C} \langle g, v \rangle`.
+
+    What Frank-Wolfe and norm-constrained optimisers ask of a set instead of a projection.
+
+    Parameters
+    ----------
+    constraint : HasLMO
+        A bounded set, most of the sets here; others raise.
+    g : array
+        The gradient, of the shape of the weight.
+
+    Returns
+    -------
+    array
+        A member of the set with the smallest inner product with `g`, group by group (for complex
+        numbers the real part of it). Of the type, dtype, shape and device of `g`. Where several are
+        as good, the one that the lowest index gives. A group that holds NaN or infinity comes back
+        as it is.
+
+    Raises
+    ------
+    TypeError
+        If the set has no minimiser in closed form.
+    ValueError
+        If the set is not bounded for its parameters.
+
+    References
+    ----------
+    M. Jaggi, "Revisiting Frank-Wolfe", ICML 2013. T. Pethick et al., "Training deep learning models
+    with norm-constrained LMOs", ICML 2025.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normconstraints as nc
+    >>> nc.lmo(nc.L1Ball(2.0, axis=0), np.array([1.0, -3.0, 2.0]))
+    array([0., 2., 0.])
+    """
+    name = _owner(constraint, HasLMO, "lmo", "no linear minimiser in closed form")
+    xp = _array.namespace(g, name)
+    constraint._precision(g, xp)
+    if 0 in g.shape:
+        constraint.violation(g)  # so that a wrong axis is an error here too
+        return _array.copy(g, xp)
+    with _array.quiet(xp):
+        return _array.as_array(constraint._lmo(g, xp), g, xp)
+
+
+def dual_norm(constraint: HasDualNorm, g: Array) -> Array:
+    r"""The dual of the norm whose ball the set is, :math:`\max_{\|v\| \le 1} \langle g, v \rangle`.
+
+    Times the radius it is the support function of the set: ``-radius * dual_norm(c, g)`` is the
+    inner product of `g` with ``lmo(c, g)``.
+
+    Parameters
+    ----------
+    constraint : HasDualNorm
+        A ball of a norm, of whatever radius.
+    g : array
+        Of the shape of the weight.
+
+    Returns
+    -------
+    array
+        One real number for each group, NaN where the group holds NaN or infinity.
+
+    Raises
+    ------
+    TypeError
+        If the set is no ball of a norm.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normconstraints as nc
+    >>> float(nc.dual_norm(nc.L1Ball(2.0, axis=0), np.array([1.0, -3.0, 2.0])))
+    3.0
+    """
+    name = _owner(constraint, HasDualNorm, "dual_norm", "no norm")
+    xp = _array.namespace(g, name)
+    constraint._precision(g, xp)
+    with _array.quiet(xp):
+        return constraint._dual_norm(g, xp)
+
+
+def tangent(constraint: HasTangent, w: Array, g: Array) -> Array:
+    r"""The gradient without its component that leaves the set.
+
+    With T the tangent cone of the set at w it is :math:`-P_T(-g)`: the step ``w - t * result`` leaves
+    the set only to second order in t, and is the nearest such step to ``w - t * g``.
+
+    Parameters
+    ----------
+    constraint : HasTangent
+        A set whose tangent cones are known.
+    w : array
+        A member of the set; from elsewhere it is projected first.
+    g : array
+        The gradient, of the shape, dtype and library of `w`.
+
+    Returns
+    -------
+    array
+        Of the type, dtype, shape and device of `g`. Groups in which `w` or `g` holds NaN or
+        infinity come back as they are in `g`.
+
+    Raises
+    ------
+    TypeError
+        If the tangent cones of the set are not known, or `w` and `g` are of different libraries or
+        dtypes.
+    ValueError
+        If `w` and `g` differ in shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normconstraints as nc
+    >>> w, g = np.array([0.0, 1.0]), np.array([3.0, 5.0])
+    >>> nc.tangent(nc.UnitNorm(axis=0), w, g)
+    array([3., 0.])
+    """
+    name = _owner(constraint, HasTangent, "tangent", "no known tangent cones")
+    xp = _array.namespace(w, name)
+    if _array.namespace(g, name) is not xp or w.dtype != g.dtype:
+        raise TypeError(
+            f"{name}: w and g must be of one library and dtype, got {w.dtype} and {g.dtype}; "
+            "convert one of them"
+        )
+    if tuple(w.shape) != tuple(g.shape):
+        raise ValueError(
+            f"{name}: w and g must have one shape, got {tuple(w.shape)} and {tuple(g.shape)}"
+        )
+    w = constraint.project(w)
+    if 0 in w.shape:
+        return _array.copy(g, xp)
+    with _array.quiet(xp):
+        return _array.as_array(constraint._tangent(w, g, xp), g, xp)
+
+
+def sample(constraint: HasSample, *, like: Array, seed: int) -> Array:
+    """A random member of the set, by the generator of the library of `like`.
+
+    Parameters
+    ----------
+    constraint : HasSample
+        A set that can be drawn from; its docstring says how.
+    like : array
+        Gives the library, dtype, shape and device; its values do not count.
+    seed : int
+        At least 0. The same seed gives the same member, on the same library and device.
+
+    Returns
+    -------
+    array
+        Of the type, dtype, shape and device of `like`.
+
+    Raises
+    ------
+    TypeError
+        If the set cannot be drawn from, or `seed` is no integer.
+    ValueError
+        If `seed` is negative, or the set is not bounded for its parameters.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normconstraints as nc
+    >>> w = nc.sample(nc.Simplex(axis=0), like=np.empty(4), seed=0)
+    >>> float(w.sum().round(6)), bool((w >= 0).all())
+    (1.0, True)
+    """
+    name = _owner(constraint, HasSample, "sample", "no way to draw members")
+    xp = _array.namespace(like, name)
+    constraint._precision(like, xp)
+    draw = Draw(like, xp, name, check_count(constraint, "seed", seed, least=0))
+    if 0 in like.shape:
+        return _array.copy(like, xp)
+    with _array.quiet(xp):
+        return constraint.project(constraint._sample(like, draw, xp))
+
+
+def _owner(constraint: object, kind: type, mode: str, lack: str) -> str:
+    """The name of the set for errors; a TypeError if it lacks what the mode needs."""
+    name = type(constraint).__name__
+    if not isinstance(constraint, kind):
+        raise TypeError(
+            f"{mode}: constraint must be a {kind.__name__}, got {name}, which has {lack}"
+        )
+    return name
 
 
 def tolerance(w: Array, size: int = 1) -> float:

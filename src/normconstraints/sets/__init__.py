@@ -9,6 +9,7 @@ from normconstraints.sets.min_max_norm import MinMaxNorm
 from normconstraints.sets.min_norm import MinNorm
 from normconstraints.sets.non_neg import NonNeg
 from normconstraints.sets.non_pos import NonPos
+from normconstraints.sets.simplex import Simplex
 from normconstraints.sets.unit_norm import UnitNorm
 from normconstraints.sets.unit_rms import UnitRMS
 
@@ -22,6 +23,7 @@ __all__ = [
     "MinNorm",
     "NonNeg",
     "NonPos",
+    "Simplex",
     "UnitNorm",
     "UnitRMS",
 ]

@@ -13,8 +13,8 @@ import numpy as np
 
 from normconstraints import config
 from normconstraints._parameters import is_array
-from normconstraints.constraint import Constraint, Grouped, parameters, registered
-from normconstraints.testing import _exact, _laws, _regimes
+from normconstraints.constraint import Constraint, Grouped, Quadratic, parameters, registered
+from normconstraints.testing import _exact, _laws, _mode_laws, _regimes
 from normconstraints.testing._exact import FORMATS, Oracle
 from normconstraints.testing.backends import Backend, find_backends
 
@@ -99,9 +99,12 @@ def check_constraint(
     return [_expect(result, expected) for result in results]
 
 
+LAWS = {**_laws.LAWS, **_mode_laws.LAWS}
+
+
 def law_names() -> list[str]:
     """The names of all laws."""
-    return ["identity", "bad input", "traceable", *_laws.LAWS]
+    return ["identity", "bad input", "traceable", *LAWS]
 
 
 def examples() -> list[Constraint]:
@@ -150,7 +153,7 @@ def _all_laws(case: _laws.Case) -> Iterator[Result]:
         yield Result("traceable", *facts, "failed", f"{type(error).__name__}: {error}"[:500])
         return
     yield Result("traceable", *facts, "passed")
-    for name, (law, applies) in _laws.LAWS.items():
+    for name, (law, applies) in LAWS.items():
         if applies(case):
             try:
                 law(case)
@@ -172,7 +175,7 @@ def _inputs(
             data = form.quantise(constraint.project(data))
         yield regime, data
     if any(
-        (isinstance(v, tuple) and name != "axis") or is_array(v)
+        (isinstance(v, tuple) and "axis" not in name) or is_array(v)
         for name, v in parameters(constraint).items()
     ):
         return
@@ -182,19 +185,25 @@ def _inputs(
     for regime, other in _regimes.SHAPES.items():
         if backend.compiles and regime not in few:
             continue
-        if not isinstance(constraint, Grouped) or _fits(constraint, len(other)):
+        if _fits(constraint, other):
             yield regime, _regimes.make(regime, other, form)
-    if backend.quick and not form.is_complex and isinstance(constraint, Grouped):
+    linear = isinstance(constraint, Grouped) and not isinstance(constraint, Quadratic)
+    if backend.quick and not form.is_complex and linear:
         million: dict[Any, tuple[int, ...]] = {None: (10**6,), 0: (10**6, 2), 1: (2, 10**6)}
-        if constraint.axis in million:
-            large = million[constraint.axis]
+        large = million.get(constraint.axis)
+        if large is not None and _fits(constraint, large):
             yield _regimes.LARGE, _regimes.make(_regimes.LARGE, large, form)
 
 
-def _fits(constraint: Grouped, ndim: int) -> bool:
-    axis = constraint.axis
-    axes = axis if isinstance(axis, tuple) else () if axis is None else (axis,)
-    return all(isinstance(a, int) and -ndim <= a < ndim for a in axes)
+def _fits(constraint: Constraint, shape: tuple[int, ...]) -> bool:
+    """Whether the set has a meaning for that shape: it says so by the error that it raises."""
+    try:
+        constraint.violation(np.zeros(shape))
+    except ValueError as error:
+        if not str(error).startswith(f"{type(constraint).__name__}: "):
+            raise
+        return False
+    return True
 
 
 def _bad_input(

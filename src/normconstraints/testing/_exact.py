@@ -6,8 +6,10 @@ arithmetic with enough digits tells the truth about them.
 
 from __future__ import annotations
 
+import dataclasses
 import decimal
 import importlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -16,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from normconstraints._oracle import Entry, Group, length
-from normconstraints._parameters import as_numbers
+from normconstraints._parameters import ENTRY, WHOLE, as_numbers
 from normconstraints.constraint import Constraint, Entrywise, Grouped, parameters
 
 _CONTEXT = decimal.Context(
@@ -121,23 +123,64 @@ class Oracle:
         """The exact projection of groups of an array of that shape."""
         return self._each(self.slow, groups, shape)
 
+    def project_one(self, group: Group, shape: tuple[int, ...], number: int) -> list[Group]:
+        """The exact projection of what takes the place of one group of an array of that shape."""
+        return self._each(self.slow, [group], shape, number)
+
     def violation(self, groups: list[Group], shape: tuple[int, ...]) -> list[Any]:
         """The exact violation of groups of an array of that shape."""
         return self._each(self.slow_violation, groups, shape)
 
-    def _each(self, slow: Any, groups: list[Group], shape: tuple[int, ...]) -> list[Any]:
+    def _each(
+        self, slow: Any, groups: list[Group], shape: tuple[int, ...], start: int = 0
+    ) -> list[Any]:
         axes = group_axes(self.constraint, len(shape))
         assert axes is not None
-        kept = tuple(s for i, s in enumerate(shape) if i not in axes)
-        given = {name: _fit(v, kept) for name, v in parameters(self.constraint).items()}
-        given.pop("axis", None)
+        given = self._given(shape, axes)
         with decimal.localcontext(_CONTEXT):
             return [
                 slow(group, **{name: values[i] for name, values in given.items()})
                 if all(x.is_finite() for entry in group for x in entry)
                 else group
-                for i, group in enumerate(groups)
+                for i, group in enumerate(groups, start)
             ]
+
+    def _given(self, shape: tuple[int, ...], axes: tuple[int, ...]) -> dict[str, list[Any]]:
+        """The parameters of the slow algorithm, by name, for each group in turn."""
+        kept = tuple(s for i, s in enumerate(shape) if i not in axes)
+        count = int(np.prod(kept))
+        how = {f.name: f.metadata.get("per") for f in dataclasses.fields(self.constraint)}
+        given: dict[str, list[Any]] = {}
+        for name, value in parameters(self.constraint).items():
+            if name == "group_axis":
+                given["parts"] = [parts(shape, axes, value)] * count
+            elif how[name] == WHOLE:
+                given[name] = [_decimals(as_numbers(value))] * count
+            elif how[name] == ENTRY and value is not None:
+                spread = np.broadcast_to(np.asarray(as_numbers(value), dtype=np.float64), shape)
+                given[name] = [
+                    [x for (x,) in to_group(spread[i])] for i in group_indices(shape, axes)
+                ]
+            elif name != "axis":
+                given[name] = _fit(value, kept)
+        return given
+
+
+def parts(shape: tuple[int, ...], axes: tuple[int, ...], inner: Any) -> list[list[int]]:
+    """Where in a group, a flat list, the entries of each of its inner groups stand."""
+    inner = inner if isinstance(inner, tuple) else (inner,)
+    within = [axes.index(a % len(shape)) for a in inner]
+    places = np.arange(math.prod(shape[a] for a in axes)).reshape([shape[a] for a in axes])
+    outer = [i for i in range(len(axes)) if i not in within]
+    rows = places.transpose(*outer, *within).reshape(-1, math.prod(shape[axes[i]] for i in within))
+    return [[int(i) for i in row] for row in rows]
+
+
+def _decimals(value: Any) -> Any:
+    """Nested tuples of numbers as decimal ones; integers stay."""
+    if isinstance(value, tuple):
+        return tuple(_decimals(v) for v in value)
+    return Decimal(value) if isinstance(value, float) else value
 
 
 def _fit(value: Any, shape: tuple[int, ...]) -> list[Any]:
@@ -198,6 +241,22 @@ def distance(a: Group, b: Group) -> Decimal:
         return norm(
             [tuple(s - t for s, t in zip(x, y, strict=True)) for x, y in zip(a, b, strict=True)]
         )
+
+
+def along(a: Group, b: Group, step: Decimal) -> Group:
+    """``a + step * b``."""
+    with decimal.localcontext(_CONTEXT):
+        return [
+            tuple(s + step * t for s, t in zip(x, y, strict=True))
+            for x, y in zip(a, b, strict=True)
+        ]
+
+
+def inner(a: Group, b: Group) -> Decimal:
+    """The inner product, of complex entries its real part."""
+    with decimal.localcontext(_CONTEXT):
+        products = [s * t for x, y in zip(a, b, strict=True) for s, t in zip(x, y, strict=True)]
+        return sum(products, Decimal(0))
 
 
 def derivative(

@@ -16,6 +16,7 @@ from normconstraints.constraint import (
     Ball,
     Constraint,
     Convex,
+    DropsMinusInfinity,
     Entrywise,
     Gradual,
     Grouped,
@@ -121,10 +122,14 @@ Applies: TypeAlias = Callable[[Case], bool]
 LAWS: dict[str, tuple[Law, Applies]] = {}
 
 
-def _law(name: str, applies: Applies) -> Callable[[Law], Law]:
-    def add(law: Law) -> Law:
-        LAWS[name] = (law, applies)
-        return law
+def law(
+    name: str, applies: Applies, laws: dict[str, tuple[Law, Applies]] = LAWS
+) -> Callable[[Law], Law]:
+    """Make a function the law of that name, for the cases to which it applies."""
+
+    def add(checked: Law) -> Law:
+        laws[name] = (checked, applies)
+        return checked
 
     return add
 
@@ -142,19 +147,20 @@ def _judged(case: Case) -> bool:
     return _small(case) and case.oracle is not None and case.seen.size > 0
 
 
-def _fail(law: str, **facts: Any) -> BrokenLawError:
+def fail(law: str, **facts: Any) -> BrokenLawError:
+    """The error that says what does not hold."""
     return BrokenLawError(
         f"{law}: " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in facts.items())
     )
 
 
-def _same(a: Any, b: Any) -> bool:
+def same(a: Any, b: Any) -> bool:
     """Bit for bit: NaN equals NaN, and zeros have signs."""
     a, b = np.asarray(a), np.asarray(b)
     if a.shape != b.shape:
         return False
     if np.iscomplexobj(a) or np.iscomplexobj(b):
-        return _same(a.real, b.real) and _same(a.imag, b.imag)
+        return same(a.real, b.real) and same(a.imag, b.imag)
     signs = (np.signbit(a) == np.signbit(b)) | np.isnan(a)
     return bool(np.all(((a == b) & signs) | (np.isnan(a) & np.isnan(b))))
 
@@ -170,23 +176,24 @@ def _groups(case: Case, data: Any) -> list[Group]:
     return [to_group(data[i]) for i in _exact.group_indices(data.shape, axes)]
 
 
-def _slices(case: Case) -> list[Any]:
+def slices(case: Case) -> list[Any]:
+    """An index for each group; one for the whole array if the set does not say."""
     axes = _exact.group_axes(case.constraint, case.seen.ndim)
     axes = tuple(range(case.seen.ndim)) if axes is None else axes
     return list(_exact.group_indices(case.seen.shape, axes))
 
 
-@_law("kept", lambda case: True)
+@law("kept", lambda case: True)
 def kept(case: Case) -> None:
     """Type, dtype, shape, device and sharding stay; the input does not change."""
     before, after = case.backend.kept(case.w), case.backend.kept(case.p)
     if before != after:
-        raise _fail("kept", input=before, result=after)
-    if case.backend.has_values and not _same(case.backend.numpy(case.w), case.data):
-        raise _fail("kept", input="was changed")
+        raise fail("kept", input=before, result=after)
+    if case.backend.has_values and not same(case.backend.numpy(case.w), case.data):
+        raise fail("kept", input="was changed")
 
 
-@_law("nearest", _judged)
+@law("nearest", _judged)
 def nearest(case: Case) -> None:
     """The exact projection to a few units of the last place of the group's largest entry."""
     assert case.oracle is not None
@@ -195,15 +202,15 @@ def nearest(case: Case) -> None:
         if not _finite(want):
             continue
         if not _finite(got):
-            raise _fail("nearest", group=i, result=got, exact=want)
+            raise fail("nearest", group=i, result=got, exact=want)
         largest = max((_exact.modulus(e) for e in want), default=Decimal(0))
         allowed = case.ulps(len(want)) * case.form.ulp(largest) + case.floor(1)
         off = _exact.difference(got, want)
         if off > allowed:
-            raise _fail("nearest", group=i, off_by=f"{off / case.form.ulp(largest):.3g} ulp")
+            raise fail("nearest", group=i, off_by=f"{off / case.form.ulp(largest):.3g} ulp")
 
 
-@_law("feasible", lambda case: _judged(case) and not case.partial)
+@law("feasible", lambda case: _judged(case) and not case.partial)
 def feasible(case: Case) -> None:
     """The result is in the set in exact arithmetic, to 4 eps of the bound; a ball is not left."""
     assert case.oracle is not None
@@ -215,46 +222,46 @@ def feasible(case: Case) -> None:
         if not _finite(source[i]):
             continue
         if not _finite(got):
-            raise _fail("feasible", group=i, result=got)
+            raise fail("feasible", group=i, result=got)
         excess = _exact.distance(got, want)
         size = len(got)
         allowed = case.floor(size)
         if not strict:
             allowed += case.relative(size) * _exact.norm(want)
         if excess > allowed:
-            raise _fail("feasible", group=i, outside_by=f"{excess:.3g}", allowed=f"{allowed:.3g}")
+            raise fail("feasible", group=i, outside_by=f"{excess:.3g}", allowed=f"{allowed:.3g}")
 
 
-@_law("inside", _small)
+@law("inside", _small)
 def inside(case: Case) -> None:
     """A group in the set comes back bit for bit."""
     if case.oracle is not None and case.seen.size:
         source, exact = _groups(case, case.seen), case.oracle.project(case.seen)
         in_set = [_finite(a) and a == b for a, b in zip(source, exact, strict=True)]
     else:
-        in_set = [bool(np.all(case.violation == 0))] * len(_slices(case))
-    for index, member in zip(_slices(case), in_set, strict=True):
-        if member and not _same(case.result[index], case.seen[index]):
-            raise _fail("inside", group=index, got=case.result[index], was=case.seen[index])
+        in_set = [bool(np.all(case.violation == 0))] * len(slices(case))
+    for index, member in zip(slices(case), in_set, strict=True):
+        if member and not same(case.result[index], case.seen[index]):
+            raise fail("inside", group=index, got=case.result[index], was=case.seen[index])
 
 
-@_law("idempotent", lambda case: _has_values(case) and not case.partial)
+@law("idempotent", lambda case: _has_values(case) and not case.partial)
 def idempotent(case: Case) -> None:
     """What was just projected comes back bit for bit."""
     again = case.flush(case.backend.numpy(case.backend.project(case.constraint, case.p)))
-    if not _same(again, case.result):
-        raise _fail("idempotent", largest_change=np.nanmax(np.abs(again - case.result)))
+    if not same(again, case.result):
+        raise fail("idempotent", largest_change=np.nanmax(np.abs(again - case.result)))
 
 
-@_law("deterministic", _has_values)
+@law("deterministic", _has_values)
 def deterministic(case: Case) -> None:
     """The same input gives the same bits."""
     again = case.flush(case.backend.numpy(case.backend.project(case.constraint, case.array())))
-    if not _same(again, case.result):
-        raise _fail("deterministic", largest_change=np.nanmax(np.abs(again - case.result)))
+    if not same(again, case.result):
+        raise fail("deterministic", largest_change=np.nanmax(np.abs(again - case.result)))
 
 
-@_law("violation", lambda case: _small(case) and case.regime not in FINITE)
+@law("violation", lambda case: _small(case) and case.regime not in FINITE)
 def violation(case: Case) -> None:
     """One number a group; 0 where the projection moves nothing; what the definition gives."""
     found = case.violation
@@ -262,18 +269,18 @@ def violation(case: Case) -> None:
     if axes is not None:
         shape = tuple(s for i, s in enumerate(case.seen.shape) if i not in axes)
         if found.shape != shape:
-            raise _fail("violation", shape=found.shape, groups=shape)
+            raise fail("violation", shape=found.shape, groups=shape)
     if not np.all(found >= 0):
-        raise _fail("violation", negative_or_nan=found)
+        raise fail("violation", negative_or_nan=found)
     if axes is None:
-        if bool(np.all(found == 0)) != _same(case.result, case.seen):
-            raise _fail("violation", value=found, but="the projection says otherwise")
+        if bool(np.all(found == 0)) != same(case.result, case.seen):
+            raise fail("violation", value=found, but="the projection says otherwise")
         return
-    for v, index in zip(found.ravel(), _slices(case), strict=True):
+    for v, index in zip(found.ravel(), slices(case), strict=True):
         group = case.seen[index]
         still = isinstance(case.constraint, ZeroStays) and not np.any(group)
-        if not still and (v == 0) != _same(case.result[index], group):
-            raise _fail("violation", group=index, value=v, but="the projection says otherwise")
+        if not still and (v == 0) != same(case.result[index], group):
+            raise fail("violation", group=index, value=v, but="the projection says otherwise")
     if case.oracle is None or not _judged(case):
         return
     groups = _groups(case, case.seen)
@@ -285,10 +292,10 @@ def violation(case: Case) -> None:
             continue
         scale = case.relative(len(group)) * size + case.floor(len(group))
         if not np.isfinite(v) or abs(Decimal(float(v)) - exact) > scale:
-            raise _fail("violation", value=v, exact=f"{exact:.6g}")
+            raise fail("violation", value=v, exact=f"{exact:.6g}")
 
 
-@_law(
+@law(
     "arrives",
     lambda case: _small(case) and not case.partial and case.regime not in FINITE,
 )
@@ -296,58 +303,72 @@ def arrives(case: Case) -> None:
     """The violation of the projection is 0, but for groups of zeros where there is no direction."""
     after = np.asarray(case.backend.numpy(case.backend.violation(case.constraint, case.p)))
     if isinstance(case.constraint, ZeroStays):
-        for v, index in zip(after.ravel(), _slices(case), strict=True):
+        for v, index in zip(after.ravel(), slices(case), strict=True):
             if v != 0 and np.any(case.result[index]):
-                raise _fail("arrives", group=index, violation=v)
+                raise fail("arrives", group=index, violation=v)
     elif not np.all(after == 0):
-        raise _fail("arrives", violation=after)
+        raise fail("arrives", violation=after)
 
 
-@_law("zero groups", lambda case: _small(case) and isinstance(case.constraint, ZeroStays))
+@law("zero groups", lambda case: _small(case) and isinstance(case.constraint, ZeroStays))
 def zero_groups(case: Case) -> None:
     """A group of zeros stays at zero."""
-    for index in _slices(case):
-        if not np.any(case.seen[index]) and not _same(case.result[index], case.seen[index]):
-            raise _fail("zero groups", group=index, result=case.result[index])
+    for index in slices(case):
+        if not np.any(case.seen[index]) and not same(case.result[index], case.seen[index]):
+            raise fail("zero groups", group=index, result=case.result[index])
 
 
-@_law("non-finite", lambda case: _small(case) and case.regime in FINITE)
+@law("non-finite", lambda case: _small(case) and case.regime in FINITE)
 def non_finite(case: Case) -> None:
     """NaN and infinity are neither hidden nor spread."""
     bad = ~np.isfinite(case.seen)
     clips = isinstance(case.constraint, Entrywise) and not case.form.is_complex
     if clips:
         if not np.array_equal(np.isnan(case.result), np.isnan(case.seen)):
-            raise _fail("non-finite", nan="appeared or vanished")
+            raise fail("non-finite", nan="appeared or vanished")
         far = np.where(np.isinf(case.seen), np.sign(case.seen) * case.form.largest, case.seen)
         far = np.where(np.isnan(far), 0.0, far)
         at = case.backend.project(case.constraint, case.backend.asarray(far, case.form.name))
         want = case.backend.numpy(at)
         unmoved = np.isinf(case.seen) & (want == far)
         want = np.where(unmoved | np.isnan(case.seen), case.seen, want)
-        if not _same(case.result, want):
-            raise _fail("non-finite", result=case.result, expected=want)
+        if not same(case.result, want):
+            raise fail("non-finite", result=case.result, expected=want)
         return
     if _exact.group_axes(case.constraint, case.seen.ndim) is None:
-        if not _same(np.isfinite(case.result) | bad, np.ones_like(bad)):
-            raise _fail("non-finite", spread=case.result)
+        if not same(np.isfinite(case.result) | bad, np.ones_like(bad)):
+            raise fail("non-finite", spread=case.result)
         return
     entry = isinstance(case.constraint, Entrywise)
-    for index, v in zip(_slices(case), case.violation.ravel(), strict=True):
+    drops = isinstance(case.constraint, DropsMinusInfinity)
+    for index, v in zip(slices(case), case.violation.ravel(), strict=True):
         group, result = case.seen[index], case.result[index]
         hit = np.any(bad[index])
+        if hit and drops and np.any(np.isfinite(group)) and np.all(group[bad[index]] == -np.inf):
+            _left_out(case, index, v)
+            continue
         if hit and not np.isnan(v):
-            raise _fail("non-finite", group=index, violation=v)
+            raise fail("non-finite", group=index, violation=v)
         if not hit and np.isnan(v):
-            raise _fail("non-finite", spread_to_violation_of=index)
+            raise fail("non-finite", spread_to_violation_of=index)
         rows = np.atleast_1d(bad[index]) if entry else slice(None)
-        if hit and not _same(np.atleast_1d(result)[rows], np.atleast_1d(group)[rows]):
-            raise _fail("non-finite", group=index, result=result, was=group)
+        if hit and not same(np.atleast_1d(result)[rows], np.atleast_1d(group)[rows]):
+            raise fail("non-finite", group=index, result=result, was=group)
         if not hit and not np.all(np.isfinite(result)):
-            raise _fail("non-finite", spread_to=index)
+            raise fail("non-finite", spread_to=index)
 
 
-@_law(
+def _left_out(case: Case, index: Any, v: Any) -> None:
+    """An entry of minus infinity becomes 0, as one far below the others would."""
+    group, result = case.seen[index], case.result[index]
+    low = np.where(np.isinf(case.seen), -case.form.largest / 2, case.seen)
+    at = case.backend.project(case.constraint, case.backend.asarray(low, case.form.name))
+    want = case.flush(case.backend.numpy(at))[index]
+    if v != np.inf or not same(result, want) or np.any(result[np.isinf(group)]):
+        raise fail("non-finite", group=index, result=result, expected=want, violation=v)
+
+
+@law(
     "agreement",
     lambda case: (
         _has_values(case)
@@ -359,21 +380,21 @@ def agreement(case: Case) -> None:
     """The same as NumPy: bit for bit where entries are clipped, else to 8 ulp of the largest."""
     reference = _numpy_result(case)
     if isinstance(case.constraint, Entrywise) and not case.form.is_complex:
-        if not _same(reference, case.result):
-            raise _fail("agreement", numpy=reference, here=case.result)
+        if not same(reference, case.result):
+            raise fail("agreement", numpy=reference, here=case.result)
         return
-    for index in _slices(case):
+    for index in slices(case):
         a, b = np.atleast_1d(reference[index]), np.atleast_1d(case.result[index])
         finite = np.isfinite(a)
         if not np.array_equal(finite, np.isfinite(b)):
-            raise _fail("agreement", numpy=a, here=b)
+            raise fail("agreement", numpy=a, here=b)
         if not finite.all() or not a.size:
             continue
         ulp = float(case.form.ulp(Decimal(float(np.max(np.abs(a))))))
         off = float(np.max(np.abs(a - b)))
         allowed = 2 * tolerance(1.0, a.size, wide=False) * ulp + float(case.floor(1))
         if off > allowed:
-            raise _fail("agreement", group=index, off_by=f"{off / ulp:.3g} ulp")
+            raise fail("agreement", group=index, off_by=f"{off / ulp:.3g} ulp")
 
 
 _NUMPY: dict[Any, Any] = {}
@@ -391,7 +412,7 @@ def _numpy_result(case: Case) -> Any:
     return _NUMPY[key][1]
 
 
-@_law(
+@law(
     "in place", lambda case: _has_values(case) and (case.backend.mutable or case.backend.immutable)
 )
 def in_place(case: Case) -> None:
@@ -402,9 +423,9 @@ def in_place(case: Case) -> None:
     w = case.array()
     returned = case.constraint.project_(w)
     if returned is not w:
-        raise _fail("in place", returned="another array")
-    if not _same(case.backend.numpy(w), case.result):
-        raise _fail("in place", differs_from="project")
+        raise fail("in place", returned="another array")
+    if not same(case.backend.numpy(w), case.result):
+        raise fail("in place", differs_from="project")
     if (locked := case.backend.read_only(case.w)) is not None:
         _refuses(case, "in place", ValueError, locked)
 
@@ -415,11 +436,11 @@ def _refuses(case: Case, law: str, error: type[Exception], w: Any) -> None:
     except error as found:
         name = type(case.constraint).__name__
         if name not in str(found) or "w = constraint(w)" not in str(found):
-            raise _fail(law, message=str(found)) from found
+            raise fail(law, message=str(found)) from found
     else:
-        raise _fail(law, accepted=type(w))
-    if not _same(case.backend.numpy(w), case.data):
-        raise _fail(law, changed="although it refused")
+        raise fail(law, accepted=type(w))
+    if not same(case.backend.numpy(w), case.data):
+        raise fail(law, changed="although it refused")
 
 
 def _smooth(case: Case) -> bool:
@@ -431,7 +452,7 @@ def _smooth(case: Case) -> bool:
     )
 
 
-@_law("derivative", _smooth)
+@law("derivative", _smooth)
 def derivative(case: Case) -> None:
     """Exact where it exists, finite elsewhere."""
     cotangent = case.form.quantise(
@@ -440,12 +461,12 @@ def derivative(case: Case) -> None:
     u = case.backend.asarray(cotangent, case.form.name)
     found = case.backend.numpy(case.backend.pullback(case.constraint, case.w, u))
     bad = ~np.isfinite(case.seen)
-    for number, index in enumerate(_slices(case)):
+    for number, index in enumerate(slices(case)):
         values = found[index]
         if np.any(bad[index]) or np.all(np.isfinite(values)):
             continue
         if np.any(np.isnan(values)) or not _beyond(case, cotangent, index, number, values):
-            raise _fail("derivative", group=index, value=values)
+            raise fail("derivative", group=index, value=values)
     if case.oracle is None or case.regime not in ("gaussian", "interior", "non-contiguous"):
         return
     direction = np.asarray(make("gaussian", case.seen.shape, case.form, salt="direction"))
@@ -465,7 +486,7 @@ def derivative(case: Case) -> None:
         b = sum((x * y for (x,), (y,) in zip(there, push, strict=True)), Decimal(0))
         scale = _exact.norm(way) * max(_exact.norm(there), _exact.norm(pull))
         if abs(a - b) > 16 * case.relative(len(pull)) * scale + case.floor(1):
-            raise _fail("derivative", group=i, product=f"{a:.6g}", exact=f"{b:.6g}")
+            raise fail("derivative", group=i, product=f"{a:.6g}", exact=f"{b:.6g}")
 
 
 def _beyond(case: Case, cotangent: Any, index: Any, number: int, values: Any) -> bool:
@@ -497,7 +518,7 @@ def _convex(case: Case) -> bool:
     )
 
 
-@_law("variational", _convex)
+@law("variational", _convex)
 def variational(case: Case) -> None:
     """No member of a convex set lies beyond the projection: <w - Pw, z - Pw> <= 0."""
     member = _member(case)
@@ -510,17 +531,17 @@ def variational(case: Case) -> None:
         )
     ):
         if not _finite(p):
-            raise _fail("variational", group=i, result=p)
+            raise fail("variational", group=i, result=p)
         product = sum(
             ((a - b) * (c - b) for (a,), (b,), (c,) in zip(w, p, z, strict=True)), Decimal(0)
         )
         reach = _exact.norm(z) + _exact.norm(p)
         allowed = (4 * case.relative(len(w)) * reach + case.floor(len(w))) * _exact.distance(w, p)
         if product > allowed:
-            raise _fail("variational", group=i, product=f"{product:.3g}", allowed=f"{allowed:.3g}")
+            raise fail("variational", group=i, product=f"{product:.3g}", allowed=f"{allowed:.3g}")
 
 
-@_law("nonexpansive", _convex)
+@law("nonexpansive", _convex)
 def nonexpansive(case: Case) -> None:
     """Projections onto a convex set are no further apart than the points were."""
     other = np.asarray(make("gaussian", case.seen.shape, case.form, salt="other"))
@@ -538,7 +559,7 @@ def nonexpansive(case: Case) -> None:
         size = _exact.norm(p) + _exact.norm(q)
         allowed = apart + 2 * case.relative(len(w)) * size + case.floor(len(w))
         if _exact.distance(p, q) > allowed:
-            raise _fail("nonexpansive", group=i, before=f"{apart:.6g}")
+            raise fail("nonexpansive", group=i, before=f"{apart:.6g}")
 
 
 def _member(case: Case) -> Any:
@@ -548,7 +569,7 @@ def _member(case: Case) -> Any:
     return case.backend.numpy(case.backend.project(case.constraint, w))
 
 
-@_law(
+@law(
     "groups alone",
     lambda case: (
         _small(case) and isinstance(case.constraint, Grouped) and case.regime == "mixed scales"
@@ -557,7 +578,7 @@ def _member(case: Case) -> Any:
 def groups_alone(case: Case) -> None:
     """A group is projected as it would be without the others."""
     rng = np.random.default_rng(0)
-    for index in _slices(case)[:4]:
+    for index in slices(case)[:4]:
         others = rng.permuted(case.seen.ravel()).reshape(case.seen.shape)
         others[index] = case.seen[index]
         w = case.backend.asarray(others, case.form.name)
@@ -566,4 +587,4 @@ def groups_alone(case: Case) -> None:
         largest = Decimal(float(np.max(np.abs(case.result[index]))))
         off = np.max(np.abs(case.flush(result)[index] - case.result[index]))
         if off > float(case.form.ulp(largest)) * 2 * tolerance(1.0, size, wide=False):
-            raise _fail("groups alone", group=index, off_by=off)
+            raise fail("groups alone", group=index, off_by=off)

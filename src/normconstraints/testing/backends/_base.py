@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
@@ -35,6 +36,10 @@ class Backend(ABC):
     compiles: ClassVar[bool] = False
     """Whether each shape and dtype costs a compilation: few shapes are tried then."""
     differentiable: ClassVar[bool] = False
+    modes: ClassVar[bool] = False
+    """Whether linear minimisers, dual norms, tangents and samples are tried too."""
+    draws: ClassVar[bool] = True
+    """Whether it has random numbers."""
     extended: ClassVar[bool] = False
     """Whether it is run only when it is named."""
 
@@ -68,6 +73,10 @@ class Backend(ABC):
     def violation(self, constraint: Constraint, w: Array) -> Array:
         """``constraint.violation(w)`` in the way of this backend."""
         return constraint.violation(w)
+
+    def call(self, function: Callable[..., Array], *arrays: Array) -> Array:
+        """Any function of arrays in the way of this backend."""
+        return function(*arrays)
 
     def kept(self, w: Array) -> tuple[Any, ...]:
         """All that a projection must not change: type, dtype, shape, device."""

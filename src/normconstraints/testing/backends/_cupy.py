@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from typing import Any, ClassVar
@@ -19,6 +19,8 @@ class CupyDouble(Backend):
     """Proves names, signatures, dtypes and transfers against CuPy's namespace, not kernels."""
 
     name = "cupy double"
+    modes = True
+    draws = False
     dtypes: ClassVar[tuple[str, ...]] = ("float16", "float32", "float64", "complex64", "complex128")
 
     def session(self) -> AbstractContextManager[Any]:
@@ -47,6 +49,12 @@ class CupyDouble(Backend):
         with _cupy_double.forbid_host_sync():
             return constraint.violation(w)
 
+    def call(self, function: Callable[..., Array], *arrays: Array) -> Array:
+        from normconstraints.testing.backends import _cupy_double
+
+        with _cupy_double.forbid_host_sync():
+            return function(*arrays)
+
 
 @contextmanager
 def _double() -> Iterator[None]:
@@ -63,6 +71,7 @@ def _double() -> Iterator[None]:
 
 class Cupy(Backend):
     name = "cupy"
+    modes = True
     dtypes: ClassVar[tuple[str, ...]] = ("float16", "float32", "float64", "complex64", "complex128")
 
     def missing(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from typing import Any, ClassVar
@@ -64,12 +65,18 @@ class JaxX64(Jax):
 class JaxJit(Jax):
     name = "jax jit"
     quick = False
+    modes = True
 
     def project(self, constraint: Constraint, w: Array) -> Array:
         return self._project(w)
 
     def violation(self, constraint: Constraint, w: Array) -> Array:
         return self._violation(w)
+
+    def call(self, function: Callable[..., Array], *arrays: Array) -> Array:
+        import jax
+
+        return jax.jit(function)(*arrays)
 
 
 class JaxJitX64(JaxJit):

@@ -13,6 +13,7 @@ class Numpy(Backend):
     name = "numpy"
     dtypes: ClassVar[tuple[str, ...]] = ("float16", "float32", "float64", "complex64", "complex128")
     quick = True
+    modes = True
 
     def asarray(self, data: Any, dtype: str) -> Array:
         return np.array(data, dtype=dtype)
@@ -36,6 +37,7 @@ class NumpyReadOnly(Numpy):
     name = "numpy read-only"
     mutable = False
     quick = False
+    modes = False
 
     def asarray(self, data: Any, dtype: str) -> Array:
         w = np.array(data, dtype=dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from typing import Any, ClassVar
@@ -55,6 +55,7 @@ class Strict(Backend):
     name = "strict"
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64", "complex64", "complex128")
     mutable = False
+    modes = True
     device = "device1"
 
     def missing(self) -> str | None:
@@ -79,6 +80,10 @@ class Strict(Backend):
     def violation(self, constraint: Constraint, w: Array) -> Array:
         with guard():
             return constraint.violation(w)
+
+    def call(self, function: Callable[..., Array], *arrays: Array) -> Array:
+        with guard():
+            return function(*arrays)
 
 
 class StrictNoX64(Strict):

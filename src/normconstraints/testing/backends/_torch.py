@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from typing import Any, ClassVar
@@ -14,6 +15,7 @@ from normconstraints.testing.backends._base import DOUBLE, HALF, SINGLE, Array, 
 
 class Torch(Backend):
     name = "torch"
+    modes = True
     dtypes: ClassVar[tuple[str, ...]] = (*HALF, *SINGLE, *DOUBLE)
     quick = True
     differentiable = True
@@ -49,6 +51,7 @@ class Torch(Backend):
 
 class TorchCompile(Torch):
     name = "torch compile"
+    modes = False
     mutable = False
     compiles = True
     quick = False
@@ -82,6 +85,7 @@ class TorchCompile(Torch):
 
 class TorchVmap(Torch):
     name = "torch vmap"
+    modes = False
     mutable = False
     quick = False
     differentiable = False
@@ -101,6 +105,7 @@ class TorchGrad(Torch):
     """The value that comes along with a derivative of torch.func, and that derivative."""
 
     name = "torch grad"
+    modes = False
     mutable = False
     quick = False
 
@@ -117,6 +122,7 @@ class TorchGrad(Torch):
 
 class TorchMeta(Torch):
     name = "torch meta"
+    modes = False
     has_values = False
     mutable = False
     quick = False
@@ -159,6 +165,10 @@ class TorchNoSync(Torch):
     def violation(self, constraint: Constraint, w: Array) -> Array:
         with _no_sync():
             return constraint.violation(w)
+
+    def call(self, function: Callable[..., Array], *arrays: Array) -> Array:
+        with _no_sync():
+            return function(*arrays)
 
 
 def _no_sync() -> AbstractContextManager[Any]:

@@ -1,0 +1,172 @@
+"""The laws of what only some sets can do: linear minimisers, dual norms, tangents, samples."""
+
+from __future__ import annotations
+
+import functools
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+
+from normconstraints import modes
+from normconstraints._oracle import Group
+from normconstraints.constraint import Convex, HasDualNorm, HasLMO, HasSample, HasTangent, ZeroStays
+from normconstraints.testing import _exact, _laws
+from normconstraints.testing._exact import to_group
+from normconstraints.testing._laws import Applies, Case, Law, fail, same, slices
+from normconstraints.testing._regimes import make
+
+ROOTS = ("float32", "float64")
+"""The dtypes in which a derivative can be told from a step."""
+
+LAWS: dict[str, tuple[Law, Applies]] = {}
+law = functools.partial(_laws.law, laws=LAWS)
+
+
+def _can(kind: type, *regimes: str) -> Applies:
+    """For sets that can, on backends that run modes, with gradients or weights of these regimes."""
+    return lambda case: (
+        isinstance(case.constraint, kind)
+        and case.backend.modes
+        and case.regime in regimes
+        and case.data.size > 0
+    )
+
+
+def _kept(case: Case, name: str, result: Any) -> None:
+    before, after = case.backend.kept(case.w), case.backend.kept(result)
+    if before != after:
+        raise fail(name, input=before, result=after)
+
+
+def _judged(case: Case) -> bool:
+    return case.oracle is not None and case.regime != "huge"
+
+
+@law(
+    "lmo", _can(HasLMO, "gaussian", "huge", "zeros", "ties", "sparse", "one nan", "non-contiguous")
+)
+def lmo(case: Case) -> None:
+    """A member, and the one that stays where it is when it is moved along the gradient and back."""
+    minimise = functools.partial(modes.lmo, case.constraint)
+    found = case.backend.call(minimise, case.w)
+    _kept(case, "lmo", found)
+    v = case.flush(case.backend.numpy(found))
+    excess = np.asarray(case.backend.numpy(case.backend.violation(case.constraint, found)))
+    for i, (index, e) in enumerate(zip(slices(case), np.ravel(excess), strict=True)):
+        g = case.seen[index]
+        if not np.all(np.isfinite(g)):
+            if not same(v[index], g):
+                raise fail("lmo", group=i, was=g, result=v[index])
+            continue
+        if e != 0:
+            raise fail("lmo", group=i, violation=e)
+        if _judged(case):
+            _minimal(case, i, to_group(g), to_group(v[index]))
+
+
+def _minimal(case: Case, i: int, g: Group, v: Group) -> None:
+    # The nearest member to v - t g is v itself for every t, and only for a minimiser.
+    assert case.oracle is not None
+    size = _exact.norm(g)
+    if not size:
+        return
+    step = (1 + 2 * _exact.norm(v)) / size
+    moved = _exact.along(v, g, -step)
+    (back,) = case.oracle.project_one(moved, case.seen.shape, i)
+    near = 16 * case.relative(len(g)) * (_exact.norm(v) + _exact.norm(back)) + case.floor(len(g))
+    if isinstance(case.constraint, Convex):
+        if _exact.distance(back, v) > near:
+            raise fail("lmo", group=i, off_by=f"{_exact.distance(back, v):.3g}")
+    elif _exact.distance(moved, back) < step * size - near:
+        raise fail("lmo", group=i, better_by=f"{step * size - _exact.distance(moved, back):.3g}")
+
+
+@law("dual norm", _can(HasDualNorm, "gaussian", "ties", "sparse", "huge", "one nan"))
+def dual_norm(case: Case) -> None:
+    """The inner product with the minimiser is the dual norm times one radius, for any gradient."""
+    assert isinstance(case.constraint, HasLMO), "a ball has a linear minimiser"
+    radii = []
+    other = case.form.quantise(np.asarray(make("gaussian", case.seen.shape, case.form, salt="o")))
+    for g, w in ((case.seen, case.w), (other, case.backend.asarray(other, case.form.name))):
+        dual = case.backend.call(functools.partial(modes.dual_norm, case.constraint), w)
+        v = case.backend.numpy(case.backend.call(functools.partial(modes.lmo, case.constraint), w))
+        found = np.asarray(case.backend.numpy(dual))
+        shape = tuple(np.shape(case.violation))
+        if found.shape != shape:
+            raise fail("dual norm", shape=found.shape, groups=shape)
+        radii.append([])
+        for index, d in zip(slices(case), found.ravel(), strict=True):
+            hit = not np.all(np.isfinite(g[index]))
+            if hit != bool(np.isnan(d)) or (not hit and d < 0):
+                raise fail("dual norm", group=index, value=d)
+            product = -_exact.inner(to_group(g[index]), to_group(v[index])) if not hit else None
+            small = hit or d == 0 or np.isinf(d)
+            radii[-1].append(None if small else product / Decimal(float(d)))
+    for i, (a, b) in enumerate(zip(*radii, strict=True)):
+        size = case.seen.size
+        if a is not None and b is not None and abs(a - b) > 16 * case.relative(size) * abs(b):
+            raise fail("dual norm", group=i, radius=f"{a:.6g}", and_for_another=f"{b:.6g}")
+
+
+@law(
+    "tangent",
+    lambda case: (
+        _can(HasTangent, "gaussian", "interior", "boundary", "sparse")(case)
+        and case.form.name in ROOTS
+    ),
+)
+def tangent(case: Case) -> None:
+    """The first order of the projection of a step along the gradient, from a member of the set."""
+    gradient = case.form.quantise(
+        np.asarray(make("gaussian", case.seen.shape, case.form, salt="g"))
+    )
+    g = case.backend.asarray(gradient, case.form.name)
+    found = case.backend.call(functools.partial(modes.tangent, case.constraint), case.w, g)
+    _kept(case, "tangent", found)
+    t = case.backend.numpy(found)
+    if case.oracle is None:
+        return
+    for i, index in enumerate(slices(case)):
+        p, way = to_group(case.result[index]), to_group(gradient[index])
+        if isinstance(case.constraint, ZeroStays) and not np.any(case.result[index]):
+            continue
+        size = _exact.norm(way)
+        step = Decimal(case.form.eps).sqrt() * (_exact.norm(p) or Decimal(1)) / size
+        there = [_first_order(case, i, p, way, s) for s in (step, step / 64)]
+        allowed = Decimal(64) * Decimal(case.form.eps).sqrt() * size
+        if _exact.distance(*there) > allowed:
+            continue  # a bound that is nearer than the step, but not there
+        if _exact.distance(there[0], to_group(t[index])) > 2 * allowed:
+            raise fail("tangent", group=i, result=t[index], exact=there[0])
+
+
+def _first_order(case: Case, i: int, p: Group, way: Group, step: Decimal) -> Group:
+    assert case.oracle is not None
+    (base,) = case.oracle.project_one(p, case.seen.shape, i)
+    (after,) = case.oracle.project_one(_exact.along(base, way, -step), case.seen.shape, i)
+    return _exact.along([tuple(x / step for x in e) for e in base], after, -1 / step)
+
+
+@law("sample", lambda case: _can(HasSample, "gaussian")(case) and case.backend.draws)
+def sample(case: Case) -> None:
+    """Members; the same for the same seed, others for another."""
+
+    def draw(seed: int) -> Any:
+        run = functools.partial(_sample, case.constraint, seed)
+        found = case.backend.call(run, case.w)
+        _kept(case, "sample", found)
+        excess = np.asarray(case.backend.numpy(case.backend.violation(case.constraint, found)))
+        if not np.all(excess == 0):
+            raise fail("sample", violation=excess)
+        return case.backend.numpy(found)
+
+    first, again, other = draw(0), draw(0), draw(1)
+    if not same(first, again):
+        raise fail("sample", seed="gives two members")
+    if first.size > 1 and same(first, other):
+        raise fail("sample", seeds="give one member")
+
+
+def _sample(constraint: HasSample, seed: int, like: Any) -> Any:
+    return modes.sample(constraint, like=like, seed=seed)
