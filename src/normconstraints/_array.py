@@ -350,7 +350,9 @@ _PLAIN_RUN = 32
 
 def accurate_sum(x: Array, axes: tuple[int, ...], xp: Namespace) -> Array:
     """Sum over `axes`, which are kept with length 1; the error grows with log(size) at most."""
-    if xp.__name__ in _ACCURATE_SUMS:
+    # XLA adds complex numbers one after the other, and merges sums over axes into one.
+    serial = _is_jax(xp) and bool(xp.isdtype(x.dtype, "complex floating"))
+    if xp.__name__ in _ACCURATE_SUMS and not serial:
         return xp.sum(x, axis=axes, keepdims=True) if axes else x
     for axis in axes:
         x = xp.sum(fold(x, axis, xp), axis=axis, keepdims=True)
@@ -367,6 +369,11 @@ def fold(x: Array, axis: int, xp: Namespace) -> Array:
             folded = xp.concat([folded, x[(*before, slice(2 * half, length))]], axis=axis)
         x = folded
     return x
+
+
+def places(ones: Array, axis: int, xp: Namespace) -> Array:
+    """The place of each entry along an axis, counted from 1, as an array beside `ones`."""
+    return xp.cumulative_sum(xp.astype(ones, xp.int32), axis=axis, dtype=xp.int32)
 
 
 # ------------------------------------------------------------------------------------- writing

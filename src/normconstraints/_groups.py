@@ -1,7 +1,7 @@
 """The groups of one array, as sets of vectors look at them: widened, summed, and put back.
 
-Half and single precision are computed in double. Where the library has nothing wider, `shrunk` gives
-groups whose sums do not overflow.
+Half and single precision are computed in double. Where the library has nothing wider, `shrunk`
+gives groups whose sums do not overflow.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import math
 from typing import Any
 
 from normconstraints import _array
-from normconstraints._array import Array, Namespace
+from normconstraints._array import Array, Namespace, Precision
+from normconstraints._norms import measure, power_of_two
 from normconstraints._parameters import Axis, Number
 
 
@@ -27,17 +28,30 @@ class Groups:
         The class in whose name errors are raised.
     allow_complex : bool
         Whether complex weights have a meaning for the set.
+    precision : Precision, optional
+        That of the weight, if `w` is something computed from it.
     """
 
-    def __init__(self, w: Array, axis: Axis, owner: str, *, allow_complex: bool = False) -> None:
+    def __init__(
+        self,
+        w: Array,
+        axis: Axis,
+        owner: str,
+        *,
+        allow_complex: bool = False,
+        precision: Precision | None = None,
+    ) -> None:
         """Check the axes of `w` and widen it."""
         self.w, self.owner = w, owner
         self.xp = _array.namespace(w, owner)
-        self.precision = _array.precision(w, self.xp, owner, allow_complex=allow_complex)
         self.axes = _array.normalise_axis(axis, w.ndim, owner)
         self.size = _array.group_size(w, self.axes)
         """Entries in a group."""
-        self.wide = self.widen(w)
+        if precision is None:
+            self.precision = _array.precision(w, self.xp, owner, allow_complex=allow_complex)
+            self.wide = self.widen(w)
+        else:
+            self.precision, self.wide = precision, w
 
     def widen(self, x: Array) -> Array:
         """`x`, of the dtype of the weight, in the dtype that computes."""
@@ -117,6 +131,12 @@ class Groups:
         x = self.xp.permute_dims(x, (*batch, *self.axes))
         return self.xp.reshape(x, (*[self.w.shape[i] for i in batch], self.size))
 
+    def flat_one(self, x: Any) -> Array:
+        """A number, or what there is one of for each group, as the last axis of `flat`."""
+        x = x * self.xp.ones_like(self.max(self.wide))
+        batch = tuple(s for i, s in enumerate(self.w.shape) if i not in self.axes)
+        return self.xp.reshape(x, (*batch, 1))
+
     def unflat(self, x: Array) -> Array:
         """What `flat` made, in the shape of the weight again."""
         order = [*[i for i in range(self.w.ndim) if i not in self.axes], *self.axes]
@@ -153,12 +173,17 @@ class Groups:
     @property
     def quantum(self) -> float:
         """Half the smallest number of the dtype: what rounding adds to an entry near 0."""
-        return self.precision.smallest * self.precision.eps / 2
+        least = self.precision.smallest * self.precision.eps
+        return least / 2 or least  # half of float64's smallest number is none
 
     @property
-    def inward(self) -> float:
-        """A factor that takes a bound inside by one rounding of every entry and of the sum."""
-        return 1 - self.precision.unit * (1 + 1 / 64)
+    def inward(self) -> tuple[float, float]:
+        """What takes a bound inside by the rounding of every entry to the dtype of the weight.
+
+        A factor of the bound, with a sixty-fourth for the sum, and what is subtracted from every
+        entry: those below the normal numbers are rounded by half the smallest number.
+        """
+        return 1 - self.precision.unit * (1 + 1 / 64), self.quantum
 
     # ------------------------------------------------------------------------------ results
 
@@ -180,16 +205,107 @@ class Groups:
         return xp.squeeze(found, axis=self.axes) if self.axes else found
 
 
-def moduli(groups: Groups) -> Array:
+def moduli(y: Array, groups: Groups) -> Array:
     """The moduli of the entries; at 0 with a derivative of 0, where the root has none."""
-    xp, y = groups.xp, groups.wide
+    xp = groups.xp
     if not groups.precision.is_complex:
         return xp.where(y < 0, -y, y)
-    re, im = xp.abs(xp.real(y)), xp.abs(xp.imag(y))
+    re, im = abs(xp.real(y)), abs(xp.imag(y))
     large, small = xp.where(re > im, re, im), xp.where(re > im, im, re)
-    zero = large == 0
-    ratio = small / xp.where(zero, 1.0, large)
+    ratio = small / xp.where(large == 0, 1.0, large)
     return large * xp.sqrt(1 + ratio * ratio)
+
+
+class Inner:
+    """Groups whose axes fall into those of an inner group and the rest, with the inner norms."""
+
+    def __init__(self, w: Array, axis: Axis, group_axis: Axis, owner: str) -> None:
+        """Take the Euclidean norms over `group_axis`, which must be among `axis`."""
+        self.groups = Groups(w, axis, owner, allow_complex=True)
+        self.xp = xp = self.groups.xp
+        precision = self.groups.precision
+        self.axes = _array.normalise_axis(group_axis, w.ndim, owner)
+        """The axes of an inner group."""
+        rest = tuple(a for a in self.groups.axes if a not in self.axes)
+        if len(rest) + len(self.axes) != len(self.groups.axes):
+            raise ValueError(
+                f"{owner}: group_axis must be among axis, got group_axis={group_axis!r} and "
+                f"axis={axis!r} for an array with {w.ndim} dimensions"
+            )
+        with _array.quiet(xp):
+            self.norms = measure(w, self.axes, xp, precision)
+            self.unit = 2.0 ** -math.ceil(math.log2(max(self.norms.size, 1)) / 2)
+            """What the norms are multiplied by so that they do not overflow."""
+            self.lengths = self.norms.scaled * (self.unit / self.norms.scale)
+        self.outer = Groups(self.lengths, rest, owner, precision=precision)
+        """The norms as groups."""
+
+    @property
+    def measured(self) -> Array:
+        """The widened weight times the scale of its norms."""
+        assert self.norms.measured is not None
+        return self.norms.measured
+
+
+class Polar:
+    """The moduli of the entries of groups, and the entries with other moduli.
+
+    Small differences of large moduli are what is left of a group on an L1 ball. Those of real
+    numbers are exact, those of complex ones are rounded: where nothing wider holds them, `low` has
+    the digits that were rounded away.
+    """
+
+    def __init__(self, groups: Groups) -> None:
+        """Take the moduli of `groups`."""
+        self._xp = xp = groups.xp
+        self._is_complex = groups.precision.is_complex
+        self.low: Array | None = None
+        self.unit = 1.0
+        """What the moduli are multiplied by so that those of complex numbers do not overflow."""
+        self._entries: Array = groups.wide
+        if not self._is_complex:
+            self._size = self.sizes = moduli(groups.wide, groups)
+            return
+        scale: Any = 1.0
+        if groups.precision.wide is None:
+            self.unit = 0.5
+            scale = power_of_two(groups.wide, (), xp, groups.precision)
+            self._entries = groups.wide * scale
+        re, im = xp.real(self._entries), xp.imag(self._entries)
+        squares = re * re + im * im
+        zero = squares == 0
+        self._size = xp.where(zero, 0.0, xp.sqrt(xp.where(zero, 1.0, squares)))
+        self.sizes = self._size * self.unit / scale
+        if groups.precision.wide is None:
+            self.low = self._rounded_away(re, im, groups.precision.eps) * self.unit / scale
+
+    def _rounded_away(self, re: Array, im: Array, eps: float) -> Array:
+        """What the moduli lack, from the squares with all their digits."""
+        xp, size = self._xp, self._size
+        parts = [_square(x, eps) for x in (re, im, size)]
+        (a, a_low), (b, b_low), (c, c_low) = parts
+        # The square of the modulus lies within a few units of the sum, so that the differences of
+        # the leading parts are exact in this order.
+        large, small = xp.where(a > b, a, b), xp.where(a > b, b, a)
+        rest = ((large - c) + small) + ((a_low + b_low) - c_low)
+        return rest / (2 * xp.where(size > 0, size, 1.0))
+
+    def with_sizes(self, sizes: Array) -> Array:
+        """The entries with other moduli; zeros become real numbers."""
+        if not self._is_complex:
+            return self._xp.where(self._entries < 0, -sizes, sizes)
+        zero = self._size == 0
+        unit = self._entries / self._xp.where(zero, 1.0, self._size)
+        return self._xp.where(zero, sizes, sizes * unit)
+
+
+def _square(x: Array, eps: float) -> tuple[Array, Array]:
+    """The square of numbers near 1 and what its rounding took, by Veltkamp's splitting."""
+    half = x * (2.0**27 + 1 if eps < 1e-10 else 2.0**12 + 1)
+    high = half - (half - x)
+    low = x - high
+    square = x * x
+    return square, ((high * high - square) + 2 * high * low) + low * low
 
 
 def running_count(mask: Array, xp: Namespace) -> Array:
@@ -198,11 +314,22 @@ def running_count(mask: Array, xp: Namespace) -> Array:
     return xp.cumulative_sum(xp.astype(mask, xp.int32), axis=-1, dtype=xp.int32)
 
 
+def entry_at(x: Array, place: Any, xp: Namespace, places: Array | None = None) -> Array:
+    """The entry along the last axis at a place counted from 1, which may differ; 0 beyond the end.
+
+    By a mask: places may be in an array, and some fake tensors have no slices. `places` are those
+    of all entries, where they are known.
+    """
+    places = running_count(x == x, xp) if places is None else places
+    chosen = places == place
+    return xp.sum(xp.where(chosen, x, 0.0), axis=-1, keepdims=True)
+
+
 def largest(x: Array, k: int, xp: Namespace) -> Array:
     """The `k` largest entries along the last axis, of ties those with the lowest index."""
     # From sorted values and not from sorted indices: those of a device without int64 are refused.
     size = x.shape[-1]
-    bound = xp.sort(x, axis=-1)[..., size - k : size - k + 1]
+    bound = entry_at(xp.sort(x, axis=-1), size - k + 1, xp)
     above, ties = x > bound, x == bound
     free = k - xp.sum(xp.astype(above, xp.int32), axis=-1, keepdims=True, dtype=xp.int32)
     return above | (ties & (running_count(ties, xp) <= free))

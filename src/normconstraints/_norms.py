@@ -10,6 +10,7 @@ its largest entry near 1, which is exact.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -17,6 +18,7 @@ from typing import Any, TypeAlias
 from normconstraints import _array, _host
 from normconstraints._array import Array, Namespace, Precision
 from normconstraints._parameters import Axis, Number
+from normconstraints._random import Draw
 
 Decision: TypeAlias = tuple[Any, Array]
 """A length for each group, or the excess of its length, and a mask of the groups it concerns."""
@@ -157,6 +159,14 @@ class Norms:
         """Groups that are shorter than `bound` by more than the slack, and have a direction."""
         return (self.scaled < bound * (1 - self.slack) * self.scale) & (self.scaled > 0)
 
+    def rests_on(self, bound: Any) -> Array:
+        """Groups as short as `bound` or shorter, within the tolerance."""
+        return self.scaled <= bound * (1 + 2 * self.slack) * self.scale
+
+    def touches(self, bound: Any) -> Array:
+        """Groups as long as `bound` or longer, within the tolerance."""
+        return self.scaled >= bound * (1 - 2 * self.slack) * self.scale
+
     def off(self, bound: Any) -> Array:
         """Groups whose length differs from `bound` by more than the slack, with a direction."""
         long = self._finite(self.scaled > bound * (1 + self.slack) * self.scale)
@@ -220,7 +230,7 @@ def measure(
     y = _widen(w, xp, precision)
     with _array.quiet(xp):
         if precision.scaled:
-            scale = _power_of_two(y, axes, xp, precision)
+            scale = power_of_two(y, axes, xp, precision)
             y = y * scale
         squares = _array.accurate_sum(_modulus_squared(y, xp, precision), axes, xp)
     # The root of 0 has an infinite derivative, which a mask behind it would turn into NaN.
@@ -307,6 +317,85 @@ def lengthen(
     return xp.where(moved, result, w)
 
 
+# ------------------------------------------------------------------- what a norm is the norm of
+
+
+def downhill(
+    g: Array,
+    axis: Axis,
+    value: Number,
+    *,
+    owner: str,
+    name: str,
+    inward: bool = False,
+    ball: bool = False,
+    rms: bool = False,
+) -> Array:
+    """Against `g` as far as `value`, group by group: where a sphere or ball is steepest.
+
+    With `inward` no rounding ends further away. In a `ball` a group of zeros stays there; else its
+    first entry is `value`. With `rms` the value is the root mean square and not the norm.
+    """
+    xp = _array.namespace(g, owner)
+    precision = _array.precision(g, xp, owner)
+    axes = _array.normalise_axis(axis, g.ndim, owner)
+    length = _groupwise({name: value}, g, axes, xp, precision, owner)[name]
+    norms = measure(g, axes, xp, precision)
+    length = length * math.sqrt(norms.size) if rms else length
+    goal = norms.within(length) if inward or ball else length
+    found = lengthen(g, norms, -goal, norms.finite & ~norms.zero, precision)
+    if ball:
+        return found
+    ones = xp.astype(xp.ones_like(g), precision.real)
+    first = ones == 1
+    for a in axes:
+        first = first & (_array.places(ones, a, xp) == 1)
+    pole = _array.cast(goal * ones, g.dtype, xp)
+    return xp.where(norms.zero & first, pole, found)
+
+
+def along_sphere(
+    w: Array, g: Array, axis: Axis, applies: Rule, bounds: dict[str, Number], *, owner: str
+) -> Array:
+    """The gradient `g` without its part along `w`, in the groups for which a set says so.
+
+    ``applies(norms, uphill, **bounds)`` are those groups; `uphill` is true where a step against the
+    gradient makes the group longer. For a group of zeros they say whether it has to stay there.
+    """
+    xp = _array.namespace(w, owner)
+    precision = _array.precision(w, xp, owner)
+    axes = _array.normalise_axis(axis, w.ndim, owner)
+    norms = measure(w, axes, xp, precision)
+    assert norms.measured is not None
+    unit = norms.measured / xp.where(norms.zero | ~norms.finite, 1.0, norms.scaled)
+    y = _widen(g, xp, precision)
+    product = xp.real(xp.conj(unit) * y) if precision.is_complex else unit * y
+    radial = _array.accurate_sum(product, axes, xp)
+    chosen = applies(norms, radial < 0, **_groupwise(bounds, w, axes, xp, precision, owner))
+    chosen = chosen & norms.finite & xp.isfinite(radial)
+    rest = xp.where(norms.zero, xp.zeros_like(y), y - unit * radial)
+    return xp.where(chosen, _array.cast(rest, g.dtype, xp), g)
+
+
+def euclidean_norm(g: Array, axis: Axis, *, owner: str) -> Array:
+    """The Euclidean norm of each group, NaN for those that are not finite."""
+    xp = _array.namespace(g, owner)
+    axes = _array.normalise_axis(axis, g.ndim, owner)
+    norms = measure(g, axes, xp, _array.precision(g, xp, owner))
+    return norms.report(norms.length, norms.finite, axes)
+
+
+def within_ball(draw: Draw, axis: Axis, owner: str, like: Array) -> Array:
+    """Groups in the ball of radius 1, every point of it equally likely."""
+    xp = _array.namespace(like, owner)
+    axes = _array.normalise_axis(axis, like.ndim, owner)
+    d = draw.direction()
+    norms = measure(d, axes, xp, _array.precision(d, xp, owner))
+    shape = tuple(norms.scaled.shape)
+    dimension = norms.size * (2 if draw.precision.is_complex else 1)
+    return d * (draw.uniform(shape) ** (1 / dimension) / norms.length)
+
+
 def _round_to_single(x: Array) -> Array:
     """float64 numbers rounded to the 24 digits of float32, by Veltkamp's splitting.
 
@@ -337,7 +426,7 @@ def _moderate(factor: Array) -> Array:
     return (factor > 2.0**-100) & (factor < 2.0**100)
 
 
-def _power_of_two(y: Array, axes: tuple[int, ...], xp: Namespace, precision: Precision) -> Array:
+def power_of_two(y: Array, axes: tuple[int, ...], xp: Namespace, precision: Precision) -> Array:
     """A power of two for each group that brings its largest entry near 1.
 
     Not the reciprocal of the entry: products with that round, and XLA flushes it to 0 above 8.5e37.

@@ -6,13 +6,23 @@ Decimal numbers neither overflow nor underflow here and have as many digits as t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:  # the suite imports decimal; who only projects should not wait for it
     from decimal import Decimal
 
 Entry: TypeAlias = "tuple[Decimal, ...]"
 Group: TypeAlias = "list[Entry]"
+
+
+def every_digit() -> AbstractContextManager[Any]:
+    """A context with so many digits that no sum of numbers of float64 loses one."""
+    import decimal
+
+    context = decimal.getcontext().copy()
+    context.prec = 700
+    return decimal.localcontext(context)
 
 
 def square(group: Group) -> Decimal:
@@ -60,3 +70,19 @@ def total_excess(group: Group, total: Decimal) -> Decimal:
     """How far entries are below 0, or their sum is from `total` as a distance of the plane."""
     below = max(positive(-x) for (x,) in group)
     return max(below, plane_distance(group, total))
+
+
+def moduli(group: Group) -> list[Decimal]:
+    """The modulus of every entry."""
+    return [abs(e[0]) if len(e) == 1 else length([e]) for e in group]
+
+
+def with_moduli(group: Group, sizes: list[Decimal]) -> Group:
+    """The entries with other moduli; zeros become positive."""
+    found: Group = []
+    for entry, old, new in zip(group, moduli(group), sizes, strict=True):
+        if old:
+            found.append(tuple(x * (new / old) for x in entry))
+        else:
+            found.append((new, *entry[1:]))
+    return found

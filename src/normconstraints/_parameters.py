@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import numbers
 import operator
@@ -23,16 +22,10 @@ Number: TypeAlias = float | tuple[Any, ...] | Array
 
 
 ENTRY, WHOLE = "entry", "whole"
-
-
-def per_entry(**field: Any) -> Any:
-    """A field whose parameter broadcasts against the whole weight, not against the groups."""
-    return dataclasses.field(metadata={"per": ENTRY}, **field)
-
-
-def whole(**field: Any) -> Any:
-    """A field whose parameter is one for all groups, whatever its shape: a count, a matrix."""
-    return dataclasses.field(metadata={"per": WHOLE}, **field)
+PER_ENTRY = {"per": ENTRY}
+"""Metadata of a field whose parameter broadcasts against the weight, not against the groups."""
+PER_SET = {"per": WHOLE}
+"""Metadata of a field whose parameter is one for all groups, whatever its shape: a matrix."""
 
 
 def check_number(
@@ -149,6 +142,21 @@ def check_axis(owner: object, value: Any) -> Axis:
     return axes if several else axes[0]
 
 
+def check_group_axis(owner: object, value: Any) -> int | tuple[int, ...]:
+    """An int or a tuple of ints: the axes of an inner group."""
+    rule = f"{type(owner).__name__}: group_axis must be an int or a tuple of ints among axis"
+    several = isinstance(value, list | tuple)
+    try:
+        axes = tuple(operator.index(a) for a in (value if several else (value,)))
+    except TypeError:
+        raise TypeError(f"{rule}, got {value!r}") from None
+    if isinstance(value, bool):
+        raise TypeError(f"{rule}, got {value!r}")
+    if not axes:
+        raise ValueError(f"{rule}, got an empty tuple; an inner group spans one axis at least")
+    return axes if several else axes[0]
+
+
 def assign(owner: object, **values: Any) -> None:
     """Set checked parameters in `__post_init__` of a frozen dataclass."""
     for name, value in values.items():
@@ -165,6 +173,16 @@ def as_numbers(value: Any) -> Any:
     if is_array(value):
         value = _array.to_list(value)
     return tuple(as_numbers(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def extent(value: Number) -> tuple[float, float]:
+    """The smallest and the largest entry of a positive parameter; guessed if it is traced."""
+    if isinstance(value, float):
+        return value, value
+    if _array.is_traced(value):
+        return 2.0**-10, 2.0**10
+    entries = flatten(as_numbers(value))
+    return min(entries), max(entries)
 
 
 def flatten(value: Any) -> list[float]:

@@ -17,7 +17,8 @@ def to_config(constraint: Parametrised) -> dict[str, Any]:
     Parameters
     ----------
     constraint : Constraint
-        Of a registered class. Parameters that are arrays become nested lists.
+        Of a registered class. Parameters that are arrays become nested lists, those that are
+        constraints, or tuples of them, what this function makes of them.
 
     Returns
     -------
@@ -27,7 +28,7 @@ def to_config(constraint: Parametrised) -> dict[str, Any]:
     Raises
     ------
     TypeError
-        If the class is not registered.
+        If the class, or that of a constraint inside it, is not registered.
 
     Examples
     --------
@@ -52,7 +53,7 @@ def from_config(config: Mapping[str, Any]) -> Any:
     ----------
     config : mapping
         What `to_config` returned, perhaps through a JSON file. Nested lists become nested tuples of
-        numbers, which fit arrays of every library.
+        numbers, which fit arrays of every library; mappings become constraints.
 
     Raises
     ------
@@ -94,6 +95,8 @@ def from_config(config: Mapping[str, Any]) -> Any:
 
 def _encode(value: Any) -> Any:
     """Tuples and arrays as lists; infinities, which JSON has not, as strings."""
+    if isinstance(value, Parametrised):
+        return to_config(value)
     value = as_numbers(value)
     if isinstance(value, tuple):
         return [_encode(v) for v in value]
@@ -107,6 +110,8 @@ def _decode(value: Any, name: str) -> Any:
         return tuple(_decode(v, name) for v in value)
     if isinstance(value, str) and value in ("inf", "-inf"):
         return float(value)
+    if isinstance(value, Mapping):
+        return from_config(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"from_config: {name} must be JSON data, got {value!r}")

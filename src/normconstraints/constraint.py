@@ -170,6 +170,15 @@ class Constraint(Parametrised, ABC):
         self._precision(w, xp)
         return self._violation(w, xp)
 
+    @final
+    def __and__(self, other: Constraint) -> Constraint:
+        """The set of what is in both: an `Intersection`."""
+        if not isinstance(other, Constraint):
+            return NotImplemented
+        # By its name: it is made of constraints, so that this module cannot know it.
+        both: Constraint = registered["Intersection"](self, other)
+        return both
+
     @abstractmethod
     def _project(self, w: Array, xp: Namespace) -> Array:
         """The nearest member. `w` is an array of floating point with at least one entry."""
@@ -287,7 +296,7 @@ class HasSample(Constraint):
 
     @abstractmethod
     def _sample(self, like: Array, draw: Draw, xp: Namespace) -> Array:
-        """An array near the set, which is projected onto it afterwards."""
+        """An array of any dtype near the set; it is cast and projected onto the set afterwards."""
 
 
 class InPlace(Constraint):

@@ -203,8 +203,8 @@ def dual_norm(constraint: HasDualNorm, g: Array) -> Array:
 def tangent(constraint: HasTangent, w: Array, g: Array) -> Array:
     r"""The gradient without its component that leaves the set.
 
-    With T the tangent cone of the set at w it is :math:`-P_T(-g)`: the step ``w - t * result`` leaves
-    the set only to second order in t, and is the nearest such step to ``w - t * g``.
+    With T the tangent cone of the set at w it is :math:`-P_T(-g)`: the step ``w - t * result``
+    leaves the set only to second order in t, and is the nearest such step to ``w - t * g``.
 
     Parameters
     ----------
@@ -294,7 +294,8 @@ def sample(constraint: HasSample, *, like: Array, seed: int) -> Array:
     if 0 in like.shape:
         return _array.copy(like, xp)
     with _array.quiet(xp):
-        return constraint.project(constraint._sample(like, draw, xp))
+        drawn = constraint._sample(like, draw, xp)
+        return constraint.project(_array.cast(drawn, like.dtype, xp))
 
 
 def _owner(constraint: object, kind: type, mode: str, lack: str) -> str:

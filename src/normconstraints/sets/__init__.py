@@ -1,29 +1,73 @@
 """The sets, one in each file."""
 
+from normconstraints.sets.affine import Affine
 from normconstraints.sets.box import Box
+from normconstraints.sets.capped_simplex import CappedSimplex
 from normconstraints.sets.fixed_norm import FixedNorm
+from normconstraints.sets.fixed_sum import FixedSum
 from normconstraints.sets.global_norm import GlobalNorm
+from normconstraints.sets.group_l1_ball import GroupL1Ball
+from normconstraints.sets.group_top_k import GroupTopK
+from normconstraints.sets.half_space import HalfSpace
+from normconstraints.sets.hyperplane import Hyperplane
+from normconstraints.sets.l1_ball import L1Ball
+from normconstraints.sets.l1_inf_ball import L1InfBall
+from normconstraints.sets.l1_sphere import L1Sphere
 from normconstraints.sets.linf_ball import LInfBall
+from normconstraints.sets.mask import Mask
 from normconstraints.sets.max_norm import MaxNorm
 from normconstraints.sets.min_max_norm import MinMaxNorm
 from normconstraints.sets.min_norm import MinNorm
+from normconstraints.sets.monotone import Monotone
+from normconstraints.sets.n_of_m import NOfM
 from normconstraints.sets.non_neg import NonNeg
+from normconstraints.sets.non_neg_unit_norm import NonNegUnitNorm
 from normconstraints.sets.non_pos import NonPos
+from normconstraints.sets.second_order_cone import SecondOrderCone
+from normconstraints.sets.sign_pattern import SignPattern
 from normconstraints.sets.simplex import Simplex
+from normconstraints.sets.slab import Slab
+from normconstraints.sets.solid_simplex import SolidSimplex
+from normconstraints.sets.sparse_simplex import SparseSimplex
+from normconstraints.sets.top_k import TopK
 from normconstraints.sets.unit_norm import UnitNorm
 from normconstraints.sets.unit_rms import UnitRMS
+from normconstraints.sets.weighted_l1_ball import WeightedL1Ball
+from normconstraints.sets.zero_mean import ZeroMean
 
 __all__ = [
+    "Affine",
     "Box",
+    "CappedSimplex",
     "FixedNorm",
+    "FixedSum",
     "GlobalNorm",
+    "GroupL1Ball",
+    "GroupTopK",
+    "HalfSpace",
+    "Hyperplane",
+    "L1Ball",
+    "L1InfBall",
+    "L1Sphere",
     "LInfBall",
+    "Mask",
     "MaxNorm",
     "MinMaxNorm",
     "MinNorm",
+    "Monotone",
+    "NOfM",
     "NonNeg",
+    "NonNegUnitNorm",
     "NonPos",
+    "SecondOrderCone",
+    "SignPattern",
     "Simplex",
+    "Slab",
+    "SolidSimplex",
+    "SparseSimplex",
+    "TopK",
     "UnitNorm",
     "UnitRMS",
+    "WeightedL1Ball",
+    "ZeroMean",
 ]

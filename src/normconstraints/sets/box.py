@@ -10,7 +10,8 @@ from normconstraints import _array
 from normconstraints._array import Array, Namespace
 from normconstraints._oracle import Group, positive
 from normconstraints._parameters import Number, assign, check_bound, check_order
-from normconstraints.constraint import Convex, Entrywise, register
+from normconstraints._random import Draw
+from normconstraints.constraint import Convex, Entrywise, HasLMO, HasSample, HasTangent, register
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -44,7 +45,7 @@ def _bounds(w: Array, lower: Number | None, upper: Number | None, xp: Namespace)
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class Box(Entrywise, Convex):
+class Box(Entrywise, Convex, HasLMO, HasTangent, HasSample):
     r"""Every entry lies between `lower` and `upper`.
 
     .. math:: \{ w : l_i \le w_i \le u_i \text{ for every entry } i \}
@@ -110,6 +111,29 @@ class Box(Entrywise, Convex):
         if high is not None:
             found = xp.where(w > high, w - high, found)
         return found
+
+    def _lmo(self, g: Array, xp: Namespace) -> Array:
+        self._check_bounded("a linear minimiser")
+        low, high = _bounds(g, self.lower, self.upper, xp)
+        corners = xp.where(g > 0, low * xp.ones_like(g), high)
+        return xp.where(xp.isfinite(g), corners, g)
+
+    def _tangent(self, w: Array, g: Array, xp: Namespace) -> Array:
+        low, high = _bounds(w, self.lower, self.upper, xp)
+        if low is not None:
+            g = xp.where((w <= low) & (g > 0), xp.zeros_like(g), g)
+        if high is not None:
+            g = xp.where((w >= high) & (g < 0), xp.zeros_like(g), g)
+        return g
+
+    def _sample(self, like: Array, draw: Draw, xp: Namespace) -> Array:
+        self._check_bounded("random members")
+        low, high = _bounds(like, self.lower, self.upper, xp)
+        return low + (high - low) * draw.uniform()
+
+    def _check_bounded(self, what: str) -> None:
+        if self.lower is None or self.upper is None:
+            raise ValueError(f"Box: lower and upper must be given for {what}, got {self!r}")
 
 
 def slow_projection(group: Group, lower: Decimal | None, upper: Decimal | None) -> Group:

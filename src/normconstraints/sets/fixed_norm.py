@@ -6,10 +6,26 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from normconstraints._array import Array, Namespace
-from normconstraints._norms import Decision, Norms, length_violation, project_length
+from normconstraints._norms import (
+    Decision,
+    Norms,
+    along_sphere,
+    downhill,
+    length_violation,
+    project_length,
+)
 from normconstraints._oracle import Group, length, scaled
 from normconstraints._parameters import Axis, Number, assign, check_axis, check_number
-from normconstraints.constraint import Grouped, InPlace, ZeroStays, register
+from normconstraints._random import Draw
+from normconstraints.constraint import (
+    Grouped,
+    HasLMO,
+    HasSample,
+    HasTangent,
+    InPlace,
+    ZeroStays,
+    register,
+)
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -24,6 +40,10 @@ def _goal(norms: Norms, value: Any) -> Decision:
     return value, norms.off(value)
 
 
+def _always(norms: Norms, uphill: Array) -> Array:
+    return ~norms.zero
+
+
 def _excess(norms: Norms, value: Any) -> Decision:
     return abs(norms.length - value), norms.off(value) | norms.zero
 
@@ -31,7 +51,7 @@ def _excess(norms: Norms, value: Any) -> Decision:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class FixedNorm(Grouped, ZeroStays, InPlace):
+class FixedNorm(Grouped, ZeroStays, InPlace, HasLMO, HasTangent, HasSample):
     r"""The Euclidean norm of every group is `value`.
 
     .. math:: \{ w : \|w_G\|_2 = r \text{ for every group } G \}
@@ -95,6 +115,15 @@ class FixedNorm(Grouped, ZeroStays, InPlace):
     def _violation(self, w: Array, xp: Namespace) -> Array:
         bounds: dict[str, Number] = {"value": self.value}
         return length_violation(w, self.axis, _excess, bounds, owner="FixedNorm")
+
+    def _lmo(self, g: Array, xp: Namespace) -> Array:
+        return downhill(g, self.axis, self.value, owner="FixedNorm", name="value")
+
+    def _tangent(self, w: Array, g: Array, xp: Namespace) -> Array:
+        return along_sphere(w, g, self.axis, _always, {}, owner="FixedNorm")
+
+    def _sample(self, like: Array, draw: Draw, xp: Namespace) -> Array:
+        return draw.direction()
 
 
 def slow_projection(group: Group, value: Decimal) -> Group:

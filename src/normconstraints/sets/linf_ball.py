@@ -7,10 +7,20 @@ from typing import TYPE_CHECKING, Any, final
 
 from normconstraints import _array
 from normconstraints._array import Array, Namespace, Precision
-from normconstraints._norms import measure, rescale
+from normconstraints._groups import Groups, moduli
+from normconstraints._norms import Norms, along_sphere, lengthen, measure, rescale, within_ball
 from normconstraints._oracle import Group, length, positive, scaled
 from normconstraints._parameters import Axis, Number, assign, check_axis, check_number
-from normconstraints.constraint import Ball, Entrywise, Grouped, register
+from normconstraints._random import Draw
+from normconstraints.constraint import (
+    Entrywise,
+    Grouped,
+    HasDualNorm,
+    HasLMO,
+    HasSample,
+    HasTangent,
+    register,
+)
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -59,7 +69,7 @@ def _rounded(radius: Any, precision: Precision) -> Any:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class LInfBall(Grouped, Entrywise, Ball):
+class LInfBall(Grouped, Entrywise, HasDualNorm, HasLMO, HasTangent, HasSample):
     r"""The largest modulus in every group is at most `radius`.
 
     .. math:: \{ w : \max_{i \in G} |w_i| \le r \text{ for every group } G \}
@@ -131,6 +141,43 @@ class LInfBall(Grouped, Entrywise, Ball):
         if _array.group_size(w, axes) == 0:
             return xp.sum(excess, axis=axes)
         return xp.max(excess, axis=axes) if axes else excess
+
+    def _lmo(self, g: Array, xp: Namespace) -> Array:
+        groups = Groups(g, self.axis, "LInfBall", allow_complex=True)
+        if groups.precision.is_complex:
+            bound = _radius(g, self.radius, groups.axes, xp, groups.precision.accumulator)
+            norms = measure(g, (), xp, groups.precision)
+            moved = norms.finite & ~norms.zero
+            corners = lengthen(g, norms, -norms.within(bound), moved, groups.precision)
+        else:
+            bound = _inward(g, self.radius, groups.axes, xp)
+            corners = xp.where(g > 0, -bound * xp.ones_like(g), bound)
+        return xp.where(groups.finite, corners, g)
+
+    def _dual_norm(self, g: Array, xp: Namespace) -> Array:
+        groups = Groups(g, self.axis, "LInfBall", allow_complex=True)
+        y, scale = groups.shrunk()
+        sums = groups.sum(moduli(y, groups)) / scale
+        return groups.report(sums, groups.finite)
+
+    def _tangent(self, w: Array, g: Array, xp: Namespace) -> Array:
+        precision = self._precision(w, xp)
+        axes = _array.normalise_axis(self.axis, w.ndim, "LInfBall")
+        if precision.is_complex:
+            bound = _radius(w, self.radius, axes, xp, precision.accumulator)
+
+            def leaves_disc(norms: Norms, uphill: Array) -> Array:
+                return norms.touches(bound) & (uphill | norms.zero)
+
+            return along_sphere(w, g, (), leaves_disc, {}, owner="LInfBall")
+        bound = _inward(w, self.radius, axes, xp)
+        leaves = ((w >= bound) & (g < 0)) | ((w <= -bound) & (g > 0))
+        return xp.where(leaves, xp.zeros_like(g), g)
+
+    def _sample(self, like: Array, draw: Draw, xp: Namespace) -> Array:
+        axes = _array.normalise_axis(self.axis, like.ndim, "LInfBall")
+        radius = _radius(like, self.radius, axes, xp, draw.precision.accumulator)
+        return radius * within_ball(draw, (), "LInfBall", like)
 
 
 def slow_projection(group: Group, radius: Decimal) -> Group:

@@ -5,11 +5,30 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, final
 
+from normconstraints import _array
 from normconstraints._array import Array, Namespace
-from normconstraints._norms import Decision, Norms, length_violation, project_length
+from normconstraints._norms import (
+    Decision,
+    Norms,
+    along_sphere,
+    downhill,
+    euclidean_norm,
+    length_violation,
+    project_length,
+    within_ball,
+)
 from normconstraints._oracle import Group, length, positive, scaled
 from normconstraints._parameters import Axis, Number, assign, check_axis, check_number
-from normconstraints.constraint import Ball, Grouped, InPlace, register
+from normconstraints._random import Draw
+from normconstraints.constraint import (
+    Grouped,
+    HasDualNorm,
+    HasLMO,
+    HasSample,
+    HasTangent,
+    InPlace,
+    register,
+)
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -25,6 +44,10 @@ def _goal(norms: Norms, max_value: Any) -> Decision:
     return norms.within(max_value), norms.above(max_value)
 
 
+def _leaves(norms: Norms, uphill: Array, max_value: Any) -> Array:
+    return norms.touches(max_value) & (uphill | norms.zero)
+
+
 def _excess(norms: Norms, max_value: Any) -> Decision:
     return norms.length - max_value, norms.above(max_value)
 
@@ -32,7 +55,7 @@ def _excess(norms: Norms, max_value: Any) -> Decision:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class MaxNorm(Grouped, Ball, InPlace):
+class MaxNorm(Grouped, InPlace, HasDualNorm, HasLMO, HasTangent, HasSample):
     r"""The Euclidean norm of every group is at most `max_value`.
 
     .. math:: \{ w : \|w_G\|_2 \le r \text{ for every group } G \}
@@ -105,6 +128,22 @@ class MaxNorm(Grouped, Ball, InPlace):
     def _violation(self, w: Array, xp: Namespace) -> Array:
         bounds: dict[str, Number] = {"max_value": self.max_value}
         return length_violation(w, self.axis, _excess, bounds, owner="MaxNorm")
+
+    def _lmo(self, g: Array, xp: Namespace) -> Array:
+        return downhill(g, self.axis, self.max_value, owner="MaxNorm", name="max_value", ball=True)
+
+    def _dual_norm(self, g: Array, xp: Namespace) -> Array:
+        return euclidean_norm(g, self.axis, owner="MaxNorm")
+
+    def _tangent(self, w: Array, g: Array, xp: Namespace) -> Array:
+        bounds: dict[str, Number] = {"max_value": self.max_value}
+        return along_sphere(w, g, self.axis, _leaves, bounds, owner="MaxNorm")
+
+    def _sample(self, like: Array, draw: Draw, xp: Namespace) -> Array:
+        axes = _array.normalise_axis(self.axis, like.ndim, "MaxNorm")
+        dtype = draw.precision.accumulator
+        radius = _array.groupwise(self.max_value, like, axes, xp, dtype, "MaxNorm: max_value")
+        return radius * within_ball(draw, self.axis, "MaxNorm", like)
 
 
 def slow_projection(group: Group, max_value: Decimal) -> Group:

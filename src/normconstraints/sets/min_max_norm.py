@@ -6,10 +6,25 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from normconstraints._array import Array, Namespace
-from normconstraints._norms import Decision, Norms, length_violation, project_length
+from normconstraints._norms import (
+    Decision,
+    Norms,
+    along_sphere,
+    downhill,
+    length_violation,
+    project_length,
+)
 from normconstraints._oracle import Group, length, positive, scaled
 from normconstraints._parameters import Axis, Number, assign, check_axis, check_number, check_order
-from normconstraints.constraint import Gradual, Grouped, InPlace, ZeroStays, register
+from normconstraints.constraint import (
+    Gradual,
+    Grouped,
+    HasLMO,
+    HasTangent,
+    InPlace,
+    ZeroStays,
+    register,
+)
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -38,6 +53,10 @@ def _goal(norms: Norms, min_value: Any, max_value: Any) -> Decision:
     return xp.where(long | (low > high), high, low), long | short
 
 
+def _leaves(norms: Norms, uphill: Array, min_value: Any, max_value: Any) -> Array:
+    return (norms.touches(max_value) & uphill) | (norms.rests_on(min_value) & ~uphill & ~norms.zero)
+
+
 def _excess(norms: Norms, min_value: Any, max_value: Any) -> Decision:
     long = norms.above(max_value)
     short = norms.below(min_value) | (norms.zero & (norms.scaled < min_value))
@@ -48,7 +67,7 @@ def _excess(norms: Norms, min_value: Any, max_value: Any) -> Decision:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class MinMaxNorm(Grouped, Gradual, ZeroStays, InPlace):
+class MinMaxNorm(Grouped, Gradual, ZeroStays, InPlace, HasLMO, HasTangent):
     r"""The Euclidean norm of every group lies between `min_value` and `max_value`.
 
     .. math:: \{ w : a \le \|w_G\|_2 \le b \text{ for every group } G \}
@@ -128,6 +147,15 @@ class MinMaxNorm(Grouped, Gradual, ZeroStays, InPlace):
     def _violation(self, w: Array, xp: Namespace) -> Array:
         bounds: dict[str, Number] = {"min_value": self.min_value, "max_value": self.max_value}
         return length_violation(w, self.axis, _excess, bounds, owner="MinMaxNorm")
+
+    def _lmo(self, g: Array, xp: Namespace) -> Array:
+        return downhill(
+            g, self.axis, self.max_value, owner="MinMaxNorm", name="max_value", inward=True
+        )
+
+    def _tangent(self, w: Array, g: Array, xp: Namespace) -> Array:
+        bounds = {"min_value": self.min_value, "max_value": self.max_value}
+        return along_sphere(w, g, self.axis, _leaves, bounds, owner="MinMaxNorm")
 
 
 def slow_projection(group: Group, min_value: Decimal, max_value: Decimal, rate: Decimal) -> Group:

@@ -6,10 +6,10 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from normconstraints._array import Array, Namespace
-from normconstraints._norms import Decision, Norms, length_violation, project_length
+from normconstraints._norms import Decision, Norms, along_sphere, length_violation, project_length
 from normconstraints._oracle import Group, length, positive, scaled
 from normconstraints._parameters import Axis, Number, assign, check_axis, check_number
-from normconstraints.constraint import Grouped, InPlace, ZeroStays, register
+from normconstraints.constraint import Grouped, HasTangent, InPlace, ZeroStays, register
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -24,6 +24,10 @@ def _goal(norms: Norms, value: Any) -> Decision:
     return value, norms.below(value)
 
 
+def _leaves(norms: Norms, uphill: Array, value: Any) -> Array:
+    return norms.rests_on(value) & ~uphill & ~norms.zero
+
+
 def _excess(norms: Norms, value: Any) -> Decision:
     return value - norms.length, norms.below(value) | (norms.zero & (norms.scaled < value))
 
@@ -31,7 +35,7 @@ def _excess(norms: Norms, value: Any) -> Decision:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class MinNorm(Grouped, ZeroStays, InPlace):
+class MinNorm(Grouped, ZeroStays, InPlace, HasTangent):
     r"""The Euclidean norm of every group is at least `value`.
 
     .. math:: \{ w : \|w_G\|_2 \ge r \text{ for every group } G \}
@@ -95,6 +99,9 @@ class MinNorm(Grouped, ZeroStays, InPlace):
     def _violation(self, w: Array, xp: Namespace) -> Array:
         bounds: dict[str, Number] = {"value": self.value}
         return length_violation(w, self.axis, _excess, bounds, owner="MinNorm")
+
+    def _tangent(self, w: Array, g: Array, xp: Namespace) -> Array:
+        return along_sphere(w, g, self.axis, _leaves, {"value": self.value}, owner="MinNorm")
 
 
 def slow_projection(group: Group, value: Decimal) -> Group:

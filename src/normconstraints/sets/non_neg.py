@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 from normconstraints import _array
 from normconstraints._array import Array, Namespace
 from normconstraints._oracle import Group, positive
-from normconstraints.constraint import Convex, Entrywise, register
+from normconstraints.constraint import Convex, Entrywise, HasTangent, register
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -25,7 +25,7 @@ def project_non_neg(w: Array) -> Array:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class NonNeg(Entrywise, Convex):
+class NonNeg(Entrywise, Convex, HasTangent):
     r"""Every entry is >= 0.
 
     .. math:: \{ w : w_i \ge 0 \text{ for every entry } i \}
@@ -61,6 +61,9 @@ class NonNeg(Entrywise, Convex):
 
     def _violation(self, w: Array, xp: Namespace) -> Array:
         return xp.where(w == w, xp.where(w < 0, abs(w), 0.0), w)
+
+    def _tangent(self, w: Array, g: Array, xp: Namespace) -> Array:
+        return xp.where((w <= 0) & (g > 0), xp.zeros_like(g), g)
 
 
 def slow_projection(group: Group) -> Group:

@@ -6,10 +6,26 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, final
 
 from normconstraints._array import Array, Namespace
-from normconstraints._norms import Decision, Norms, length_violation, project_length
+from normconstraints._norms import (
+    Decision,
+    Norms,
+    along_sphere,
+    downhill,
+    length_violation,
+    project_length,
+)
 from normconstraints._oracle import Group, length, scaled
 from normconstraints._parameters import Axis, assign, check_axis
-from normconstraints.constraint import Grouped, InPlace, ZeroStays, register
+from normconstraints._random import Draw
+from normconstraints.constraint import (
+    Grouped,
+    HasLMO,
+    HasSample,
+    HasTangent,
+    InPlace,
+    ZeroStays,
+    register,
+)
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -24,6 +40,10 @@ def _goal(norms: Norms) -> Decision:
     return 1.0, norms.off(1.0)
 
 
+def _always(norms: Norms, uphill: Array) -> Array:
+    return ~norms.zero
+
+
 def _excess(norms: Norms) -> Decision:
     return abs(norms.length - 1.0), norms.off(1.0) | norms.zero
 
@@ -31,7 +51,7 @@ def _excess(norms: Norms) -> Decision:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class UnitNorm(Grouped, ZeroStays, InPlace):
+class UnitNorm(Grouped, ZeroStays, InPlace, HasLMO, HasTangent, HasSample):
     r"""The Euclidean norm of every group is 1.
 
     .. math:: \{ w : \|w_G\|_2 = 1 \text{ for every group } G \}
@@ -92,6 +112,15 @@ class UnitNorm(Grouped, ZeroStays, InPlace):
 
     def _violation(self, w: Array, xp: Namespace) -> Array:
         return length_violation(w, self.axis, _excess, {}, owner="UnitNorm")
+
+    def _lmo(self, g: Array, xp: Namespace) -> Array:
+        return downhill(g, self.axis, 1.0, owner="UnitNorm", name="value")
+
+    def _tangent(self, w: Array, g: Array, xp: Namespace) -> Array:
+        return along_sphere(w, g, self.axis, _always, {}, owner="UnitNorm")
+
+    def _sample(self, like: Array, draw: Draw, xp: Namespace) -> Array:
+        return draw.direction()
 
 
 def slow_projection(group: Group) -> Group:

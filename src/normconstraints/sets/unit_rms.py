@@ -7,10 +7,26 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from normconstraints._array import Array, Namespace
-from normconstraints._norms import Decision, Norms, length_violation, project_length
+from normconstraints._norms import (
+    Decision,
+    Norms,
+    along_sphere,
+    downhill,
+    length_violation,
+    project_length,
+)
 from normconstraints._oracle import Group, scaled, square
 from normconstraints._parameters import Axis, Number, assign, check_axis, check_number
-from normconstraints.constraint import Grouped, InPlace, ZeroStays, register
+from normconstraints._random import Draw
+from normconstraints.constraint import (
+    Grouped,
+    HasLMO,
+    HasSample,
+    HasTangent,
+    InPlace,
+    ZeroStays,
+    register,
+)
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -28,6 +44,10 @@ def _goal(norms: Norms, value: Any) -> Decision:
     return norm, norms.off(norm)
 
 
+def _always(norms: Norms, uphill: Array) -> Array:
+    return ~norms.zero
+
+
 def _excess(norms: Norms, value: Any) -> Decision:
     root = math.sqrt(max(norms.size, 1))
     outside = norms.off(value * root) | norms.zero
@@ -37,7 +57,7 @@ def _excess(norms: Norms, value: Any) -> Decision:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class UnitRMS(Grouped, ZeroStays, InPlace):
+class UnitRMS(Grouped, ZeroStays, InPlace, HasLMO, HasTangent, HasSample):
     r"""The root mean square of every group is `value`.
 
     .. math:: \{ w : \|w_G\|_2 = r \sqrt{n} \text{ for every group } G \text{ of } n
@@ -103,6 +123,15 @@ class UnitRMS(Grouped, ZeroStays, InPlace):
     def _violation(self, w: Array, xp: Namespace) -> Array:
         bounds: dict[str, Number] = {"value": self.value}
         return length_violation(w, self.axis, _excess, bounds, owner="UnitRMS")
+
+    def _lmo(self, g: Array, xp: Namespace) -> Array:
+        return downhill(g, self.axis, self.value, owner="UnitRMS", name="value", rms=True)
+
+    def _tangent(self, w: Array, g: Array, xp: Namespace) -> Array:
+        return along_sphere(w, g, self.axis, _always, {}, owner="UnitRMS")
+
+    def _sample(self, like: Array, draw: Draw, xp: Namespace) -> Array:
+        return draw.direction()
 
 
 def slow_projection(group: Group, value: Decimal) -> Group:

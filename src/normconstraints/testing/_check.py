@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -41,7 +42,7 @@ def check_constraint(
     *,
     backends: Iterable[str | Backend] | None = None,
     expected_failures: Mapping[str, str] | None = None,
-    shape: tuple[int, ...] = (8, 6),
+    shape: tuple[int, ...] | None = None,
 ) -> list[Result]:
     """Prove the contract for a constraint, your own too.
 
@@ -57,8 +58,9 @@ def check_constraint(
         reason.
     expected_failures : mapping of str to str, optional
         Laws that are known not to hold, each with the reason.
-    shape : tuple of int, default (8, 6)
-        The shape of most inputs, for constraints whose array parameters fix one.
+    shape : tuple of int, optional
+        The shape of most inputs, for constraints that fix one. If left out it is `SHAPE` of the
+        module of the class, or (8, 6).
 
     Returns
     -------
@@ -93,6 +95,8 @@ def check_constraint(
             raise ValueError(f"check_constraint: {law!r} must be expected to fail for a reason")
     chosen = find_backends(backends)
     results = list(_identity(constraint))
+    if shape is None:
+        shape = getattr(sys.modules[type(constraint).__module__], "SHAPE", (8, 6))
     oracle = _exact.find_oracle(constraint)
     for backend in chosen:
         results += _on_backend(constraint, oracle, backend, shape)
@@ -109,8 +113,6 @@ def law_names() -> list[str]:
 
 def examples() -> list[Constraint]:
     """The examples in the files of all registered sets."""
-    import sys
-
     found: list[Constraint] = []
     for name in sorted(registered):
         cls = registered[name]
@@ -187,8 +189,9 @@ def _inputs(
             continue
         if _fits(constraint, other):
             yield regime, _regimes.make(regime, other, form)
-    linear = isinstance(constraint, Grouped) and not isinstance(constraint, Quadratic)
-    if backend.quick and not form.is_complex and linear:
+    if not backend.quick or form.is_complex or isinstance(constraint, Quadratic):
+        return
+    if isinstance(constraint, Grouped):
         million: dict[Any, tuple[int, ...]] = {None: (10**6,), 0: (10**6, 2), 1: (2, 10**6)}
         large = million.get(constraint.axis)
         if large is not None and _fits(constraint, large):

@@ -11,6 +11,7 @@ import decimal
 import importlib
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -27,6 +28,11 @@ _CONTEXT = decimal.Context(
     Emax=decimal.MAX_EMAX,
     traps=[decimal.InvalidOperation, decimal.DivisionByZero, decimal.Overflow],
 )
+
+
+def digits() -> AbstractContextManager[Any]:
+    """A context in which decimal numbers have all the digits that exact arithmetic takes here."""
+    return decimal.localcontext(_CONTEXT)
 
 
 @dataclass(frozen=True)
@@ -137,7 +143,7 @@ class Oracle:
         axes = group_axes(self.constraint, len(shape))
         assert axes is not None
         given = self._given(shape, axes)
-        with decimal.localcontext(_CONTEXT):
+        with digits():
             return [
                 slow(group, **{name: values[i] for name, values in given.items()})
                 if all(x.is_finite() for entry in group for x in entry)
@@ -149,7 +155,8 @@ class Oracle:
         """The parameters of the slow algorithm, by name, for each group in turn."""
         kept = tuple(s for i, s in enumerate(shape) if i not in axes)
         count = int(np.prod(kept))
-        how = {f.name: f.metadata.get("per") for f in dataclasses.fields(self.constraint)}
+        fields: Any = dataclasses.fields(type(self.constraint))  # type: ignore[arg-type]
+        how = {f.name: f.metadata.get("per") for f in fields}
         given: dict[str, list[Any]] = {}
         for name, value in parameters(self.constraint).items():
             if name == "group_axis":
@@ -212,14 +219,14 @@ def to_group(data: Any) -> Group:
 
 def modulus(entry: Entry) -> Decimal:
     """The modulus of an entry."""
-    with decimal.localcontext(_CONTEXT):
+    with digits():
         # The root of a square would cost digits where there is nothing to add.
         return abs(entry[0]) if len(entry) == 1 else length([entry])
 
 
 def difference(a: Group, b: Group) -> Decimal:
     """The largest modulus of the difference of two groups."""
-    with decimal.localcontext(_CONTEXT):
+    with digits():
         return max(
             (
                 modulus(tuple(s - t for s, t in zip(x, y, strict=True)))
@@ -231,13 +238,13 @@ def difference(a: Group, b: Group) -> Decimal:
 
 def norm(group: Group) -> Decimal:
     """The Euclidean norm of a group."""
-    with decimal.localcontext(_CONTEXT):
+    with digits():
         return length(group) if group else Decimal(0)
 
 
 def distance(a: Group, b: Group) -> Decimal:
     """The Euclidean distance of two groups."""
-    with decimal.localcontext(_CONTEXT):
+    with digits():
         return norm(
             [tuple(s - t for s, t in zip(x, y, strict=True)) for x, y in zip(a, b, strict=True)]
         )
@@ -245,7 +252,7 @@ def distance(a: Group, b: Group) -> Decimal:
 
 def along(a: Group, b: Group, step: Decimal) -> Group:
     """``a + step * b``."""
-    with decimal.localcontext(_CONTEXT):
+    with digits():
         return [
             tuple(s + step * t for s, t in zip(x, y, strict=True))
             for x, y in zip(a, b, strict=True)
@@ -254,7 +261,7 @@ def along(a: Group, b: Group, step: Decimal) -> Group:
 
 def inner(a: Group, b: Group) -> Decimal:
     """The inner product, of complex entries its real part."""
-    with decimal.localcontext(_CONTEXT):
+    with digits():
         products = [s * t for x, y in zip(a, b, strict=True) for s, t in zip(x, y, strict=True)]
         return sum(products, Decimal(0))
 
@@ -263,7 +270,7 @@ def derivative(
     oracle: Oracle, data: Any, direction: Any, step: Decimal = Decimal("1e-20")
 ) -> list[Group]:
     """The directional derivative of the exact projection, by central differences."""
-    with decimal.localcontext(_CONTEXT):
+    with digits():
         base, way = oracle.groups(data), oracle.groups(direction)
         sides = []
         for sign in (1, -1):

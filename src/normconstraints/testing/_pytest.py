@@ -17,7 +17,7 @@ def parametrize_with_checks(
     *,
     backends: Iterable[str | Backend] | None = None,
     expected_failures: Mapping[str, str] | None = None,
-    shape: tuple[int, ...] = (8, 6),
+    shape: tuple[int, ...] | None = None,
 ) -> Callable[[_F], _F]:
     """A pytest decorator: one test for each constraint on each backend.
 

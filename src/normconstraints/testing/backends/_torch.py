@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
@@ -143,12 +143,58 @@ class TorchFake(TorchMeta):
     def session(self) -> AbstractContextManager[Any]:
         from torch._subclasses.fake_tensor import FakeTensorMode
 
-        return FakeTensorMode()
+        stack = ExitStack()
+        stack.enter_context(FakeTensorMode())
+        stack.enter_context(_unguarded())
+        return stack
 
     def asarray(self, data: Any, dtype: str) -> Array:
         import torch
 
         return torch.empty(data.shape, dtype=getattr(torch, dtype), device="cuda")
+
+
+def _unguarded() -> AbstractContextManager[Any]:
+    """A mode in which indexing and ``~`` are the operations that they come to.
+
+    Themselves they first ask for the CUDA device, which a build without CUDA refuses.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class Unguarded(TorchFunctionMode):
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if func is torch.Tensor.__invert__:
+                return torch.bitwise_not(*args)
+            if func is torch.Tensor.__getitem__:
+                return _indexed(*args)
+            return func(*args, **(kwargs or {}))
+
+    return Unguarded()
+
+
+def _indexed(x: Array, index: Any) -> Array:
+    """A tensor at integers, slices, None and an ellipsis."""
+    import torch
+
+    index = index if isinstance(index, tuple) else (index,)
+    if Ellipsis in index:
+        at = index.index(Ellipsis)
+        used = sum(i is not None and i is not Ellipsis for i in index)
+        index = (*index[:at], *[slice(None)] * (x.ndim - used), *index[at + 1 :])
+    axis = 0
+    for i in index:
+        if i is None:
+            x = x.unsqueeze(axis)
+        elif isinstance(i, slice):
+            x = torch.ops.aten.slice(x, axis, i.start, i.stop, i.step or 1)
+        else:
+            x = torch.select(x, axis, i)
+            continue
+        axis += 1
+    return x
 
 
 class TorchNoSync(Torch):
