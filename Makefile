@@ -10,13 +10,14 @@ venv := .venv
 bin := $(venv)/bin
 pip := $(bin)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-extended lint bench docs clean
+.PHONY: demo test conformance test-extended lint bench docs clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help:
 	@echo "make demo [FRAMEWORKS='numpy torch jax']   train on real images with and without a constraint"
 	@echo "make test            the tests of every backend of the plain job"
+	@echo "make conformance     the whole contract, every set on every backend"
 	@echo "make test-extended   the same on dask, dpnp, MLX, ndonnx and mparray"
 	@echo "make lint            ruff, mypy, pyright, import-linter"
 	@echo "make bench           speed as ratios to Keras' formula"
@@ -50,6 +51,9 @@ demo: $(venv)/.demo $(foreach f,$(FRAMEWORKS),$(venv)/.demo-$(f))
 
 test: $(venv)/.dev
 	$(bin)/python -m pytest -n 2 --dist worksteal --ignore tests/extended
+
+conformance: $(venv)/.dev
+	WHOLE=1 $(bin)/python -m pytest -n 2 --dist worksteal tests/test_conformance.py
 
 test-extended: $(venv)/.extended
 	$(bin)/python -m pytest tests/extended -p no:xdist

@@ -371,9 +371,17 @@ def fold(x: Array, axis: int, xp: Namespace) -> Array:
     return x
 
 
+def running_sum(x: Array, axis: int, xp: Namespace) -> Array:
+    """The sum along an axis up to each entry, in the dtype of `x`."""
+    # array_api_compat's asks for the namespace once more, of which torch.compile warns.
+    if "torch" in xp.__name__:
+        return _torch.cumsum(x, dim=axis, dtype=x.dtype)
+    return xp.cumulative_sum(x, axis=axis, dtype=x.dtype)
+
+
 def places(ones: Array, axis: int, xp: Namespace) -> Array:
     """The place of each entry along an axis, counted from 1, as an array beside `ones`."""
-    return xp.cumulative_sum(xp.astype(ones, xp.int32), axis=axis, dtype=xp.int32)
+    return running_sum(xp.astype(ones, xp.int32), axis, xp)
 
 
 # ------------------------------------------------------------------------------------- writing

@@ -101,7 +101,9 @@ class Groups:
     @property
     def bounded(self) -> Array:
         """Groups without NaN and plus infinity whose entries are not all minus infinity."""
-        return self.xp.isfinite(self.max(self.wide))
+        # Not by the largest entry: across devices XLA's may hide a NaN.
+        low = self.every(self.w == -math.inf)
+        return self.every(self.w < math.inf) & ~low
 
     def every(self, mask: Array) -> Array:
         """Groups in which the mask holds everywhere."""
@@ -121,6 +123,17 @@ class Groups:
         # finite, and so are their products with numbers of moderate size.
         far = 2.0 ** (self.precision.exponent // 2)
         scale = xp.where(self.max(entry) > far, 1 / far, xp.ones_like(self.max(entry)))
+        return self.wide * scale, scale
+
+    def squarable(self) -> tuple[Array, Any]:
+        """The widened groups times a power of two, and that: sums of their squares are in range."""
+        p, xp = self.precision, self.xp
+        if p.wide is not None and not p.scaled:
+            return self.wide, 1.0
+        top = self.max(abs(self.wide))
+        far, step = 2.0 ** (p.exponent * 15 // 32), 2.0 ** (p.exponent * 19 // 32)
+        small = xp.where(top < 1 / far, step, xp.ones_like(top))
+        scale = xp.where(top > far, 1 / step, small)
         return self.wide * scale, scale
 
     # -------------------------------------------------------------------------------- order
@@ -311,7 +324,7 @@ def _square(x: Array, eps: float) -> tuple[Array, Array]:
 def running_count(mask: Array, xp: Namespace) -> Array:
     """How many entries are true up to each one, along the last axis."""
     # Integers: in half precision a count is exact to 256 only.
-    return xp.cumulative_sum(xp.astype(mask, xp.int32), axis=-1, dtype=xp.int32)
+    return _array.running_sum(xp.astype(mask, xp.int32), -1, xp)
 
 
 def entry_at(x: Array, place: Any, xp: Namespace, places: Array | None = None) -> Array:

@@ -346,7 +346,7 @@ def downhill(
     found = lengthen(g, norms, -goal, norms.finite & ~norms.zero, precision)
     if ball:
         return found
-    ones = xp.astype(xp.ones_like(g), precision.real)
+    ones = xp.ones_like(g, dtype=precision.accumulator)
     first = ones == 1
     for a in axes:
         first = first & (_array.places(ones, a, xp) == 1)

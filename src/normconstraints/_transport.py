@@ -40,13 +40,22 @@ if TYPE_CHECKING:
 
 _UNIT = 2.0**-40
 """The largest sum, in the scale in which is computed: sums of the largest weights are finite."""
+_TRIALS = 16
+"""Lengths that are tried for a Newton step."""
+_SMALL = 8
+"""Up to so many rows and columns the active set needs no start but the greedy one."""
 _ROUNDS = 6
 """Rounds of the greedy start; what they leave is spread."""
 
 
-def steps(m: int, n: int) -> int:
-    """Steps after which the support is final, as measured; eager libraries stop when it is."""
-    return 12 + 2 * (m + n)
+def steps(m: int, n: int) -> tuple[int, int]:
+    """Newton steps for a start, and steps of the active set, as measured to be enough.
+
+    Libraries that show their values to Python stop when nothing changes.
+    """
+    if max(m, n) <= _SMALL:
+        return 0, 12 + m + n
+    return 20, 40
 
 
 # -------------------------------------------------------------------------------- parameters
@@ -164,45 +173,73 @@ class Matrices:
         system = _System(self, z, unit)
         support, x, done = self._support(system, z)
         y = system.solve(support, perturbed=False).entries
-        tol = 64 * self.eps * _UNIT
-        used = support & (y > -tol) & system.open
-        # What did not get to the end, of some thousand weights across, is feasible at least. An
-        # integer is a constant to autodiff.
-        whole = xp.int64 if self.eps < 1e-10 else xp.int32
+        # Twice: rounding is of the size of the weights, then of the result. Entries that are 0 but
+        # for rounding leave in between, so that nothing is lost when they are cut off at the end.
+        used = support & (y > -64 * self.eps * _UNIT) & system.open
+        for _ in range(2):
+            y = system.corrected(used, xp.where(used, y, 0.0))
+            used = used & (y > 0)
+        y = xp.where(used, y, xp.zeros_like(y))
+        return self.restored(xp.where(done, y, self._member(x, system)) / unit)
+
+    def _member(self, x: Array, system: _System) -> Array:
+        """A member near an iterate that is not done, and a constant to autodiff."""
+        xp = self.xp
+        # As an integer, which has no derivative.
         digits = 1 / (8 * self.eps * _UNIT)
-        x = xp.astype(xp.astype(x * digits, whole), y.dtype) / digits
-        used = xp.where(done, used, (x > 0) & system.open)
-        y = xp.where(used, xp.where(done, y, x), 0.0)
-        y = system.corrected(used, y)
-        return self.restored(xp.where(used & (y > 0), y, xp.zeros_like(y)) / unit)
+        whole = xp.astype(x * digits, xp.int64 if self.eps < 1e-10 else xp.int32)
+        x = xp.where(system.open, xp.astype(whole, x.dtype) / digits, 0.0)
+        rows, cols = (side[..., 0] for side in system.right)
+        for right, axis in ((rows, -1), (cols, -2)):
+            total = xp.sum(x, axis=axis, keepdims=True)
+            x = x * xp.where(total > right, right / xp.where(total > 0, total, 1.0), 1.0)
+        rows = rows - xp.sum(x, axis=-1, keepdims=True)
+        cols = cols - xp.sum(x, axis=-2, keepdims=True)
+        rows = xp.where(rows > 0, rows, xp.zeros_like(rows))
+        cols = xp.where(cols > 0, cols, xp.zeros_like(cols))
+        left = xp.sum(rows, axis=-2, keepdims=True)
+        return x + rows * (cols / xp.where(left > 0, left, 1.0))
 
     def _support(self, system: _System, z: Array) -> tuple[Array, Array, Array]:
         """The support of the nearest matrix, the iterate, and whether it got to the end."""
         xp, groups = self.xp, self.groups
         library = _host.name_of(groups.w, groups.precision)
+        newton, active = steps(len(self.rows), len(self.cols))
         x = self._greedy(z, system.near_rows, system.near_cols)
         support = x > 0
-        done = support
-        least = 256 * self.eps * _UNIT
+        known, found_already = support, xp.zeros_like(support[..., :1, :1])
+        if newton:
+            known, found_already = self._by_newton(system, z, newton, library)
+            if library is not None and _all(found_already, library):
+                return known, x, found_already
+        done = found_already
+        least = 64 * self.eps * _UNIT
         ends = (-2, -1)
-        for _ in range(steps(len(self.rows), len(self.cols))):
+        for _ in range(active):
             found = system.solve(support, perturbed=True, x=x)
             y, x = found.entries, found.x
             negative = support & (y < 0)
-            reach = xp.where(negative, x / xp.where(negative, x - y, 1.0), 1.0)
+            # Steps are in units of the largest change: the smallest would be flushed to zero.
+            size = xp.max(abs(xp.where(support, y, 0.0)), axis=ends, keepdims=True)
+            size = xp.where(size > _UNIT, size, _UNIT)
+            down = (x - y) / size
+            falls = negative & (x > 0) & (down > 0)
+            reach = xp.where(falls, x / xp.where(falls, down, 1.0), size)
+            reach = xp.where(negative & (x <= 0), 0.0, reach)
             step = xp.min(reach, axis=ends, keepdims=True)
-            moved = x + step * (y - x)
-            x = xp.where(support & ((reach > step) | (step == 1)) & (moved > 0), moved, 0.0)
+            moved = xp.where(step == size, y, x - step * down)
+            x = xp.where(support & ((reach > step) | (step == size)) & (moved > 0), moved, 0.0)
             outside = xp.where(support, 0.0, y)
             # Not those that lag behind: across scales they would have to leave again one by one.
             gain = xp.max(outside, axis=ends, keepdims=True) / 2
             enters = (outside > least) & (outside >= gain) & (step > 0)
             following = (support & ((y >= 0) | (x > 0))) | enters
             done = xp.all(following == support, axis=ends, keepdims=True)
-            if library is not None and _host.count(done, library) == _host.entries(done):
+            done = done | found_already
+            if library is not None and _all(done, library):
                 break
             support = following
-        return support, x, done
+        return xp.where(found_already, known, support), x, done
 
     def _greedy(self, z: Array, rows: Array, cols: Array) -> Array:
         """A member: as much as fits where an entry is the largest of its row and its column."""
@@ -223,6 +260,59 @@ class Matrices:
             cols = cols - xp.sum(fits, axis=-2, keepdims=True)
         left = xp.sum(rows, axis=-2, keepdims=True)
         return x + rows * cols / xp.where(left > 0, left, 1.0)
+
+    def _by_newton(
+        self, system: _System, z: Array, count: int, library: str | None
+    ) -> tuple[Array, Array]:
+        """The support by Newton's method on the multipliers of the columns, and if it is right.
+
+        It is for weights of some ten times the sums, in few steps however many rows there are.
+        """
+        xp = self.xp
+        rows, cols = (side[..., 0] for side in system.right)
+        place = running_count(xp.ones_like(z, dtype=xp.bool), xp)
+        place = xp.astype(place, z.dtype)
+        shape = (_TRIALS, *[1 for _ in z.shape])
+        lengths = xp.reshape(self.constant(tuple(4.0**-i for i in range(_TRIALS))), shape)
+
+        def balanced(y: Array) -> Array:
+            """The nearest matrix to `y` with the right sums of rows, from sorted numbers."""
+            y = y - xp.max(y, axis=-1, keepdims=True)
+            ordered = -xp.sort(-y, axis=-1)
+            means = (xp.cumulative_sum(ordered, axis=-1) - rows) / place
+            y = y - xp.max(means, axis=-1, keepdims=True)
+            return xp.where(y > 0, y, xp.zeros_like(y))
+
+        v = xp.zeros_like(z[..., :1, :])
+        for _ in range(count):
+            x = balanced(z + v)
+            off = xp.sum(x, axis=-2, keepdims=True) - cols
+            done = xp.all(abs(off) <= 64 * self.eps * _UNIT, axis=(-2, -1), keepdims=True)
+            if library is not None and _all(done, library):
+                break
+            # Columns without support would go to infinity but for the ridge.
+            _, _, laplacian = system.laplacian(x > 0, 2.0**-16)
+            way = -xp.linalg.solve(laplacian, xp.matrix_transpose(off))
+            way = xp.matrix_transpose(way)
+            # The longest step that does not go too far, and on to where the slope, that is linear
+            # between two lengths, would be 0.
+            trial = balanced((z + v)[None, ...] + lengths * way[None, ...])
+            slope = xp.sum(trial, axis=-2, keepdims=True) - cols
+            slope = xp.sum(slope * way[None, ...], axis=-1, keepdims=True)
+            step = xp.max(xp.where(slope <= 0, lengths, 0.0), axis=0)
+            low = xp.max(xp.where(lengths == step[None, ...], slope, -math.inf), axis=0)
+            high = xp.max(xp.where(lengths == 4 * step[None, ...], slope, -math.inf), axis=0)
+            more = (low <= 0) & (high > 0) & (low > -math.inf)
+            part = xp.where(more, -low, 0.0) / xp.where(more, high - low, 1.0)
+            v = v + (step + 3 * step * part) * way
+        x = balanced(z + v)
+        off = xp.sum(x, axis=-2, keepdims=True) - cols
+        done = xp.all(abs(off) <= 2.0**12 * self.eps * _UNIT, axis=(-2, -1), keepdims=True)
+        return x > 0, done
+
+
+def _all(done: Array, library: str) -> bool:
+    return _host.count(done, library) == _host.entries(done)
 
 
 class _Found(NamedTuple):
@@ -252,7 +342,7 @@ class _System:
         self.high = self.blur * xp.max(abs(self.bands), axis=(-3, -2), keepdims=True)
         self.low = matrices.constant((1.0, *[0.0 for _ in edges]))
         right = [x * unit for x in rows], [x * unit for x in cols]
-        near = _perturbed(*right, eps ** (2 / 3) * _UNIT)
+        near = _perturbed(*right, (2.0**-34 if eps < 1e-10 else 2.0**-12) * _UNIT)
         self.right = self._planes(matrices, *right)
         self.near = self._planes(matrices, *near)
         self.near_rows, self.near_cols = (x[..., 0] for x in self.near)
@@ -284,7 +374,7 @@ class _System:
         if x is not None:
             y, x = y[..., :-1], y[..., -1]
             # An entry that has just entered is 0, and not what rounding makes of it.
-            x = xp.where(support & (x > 64 * self.eps * _UNIT), x, 0.0)
+            x = xp.where(support & (x > 16 * self.eps * _UNIT), x, 0.0)
         noise = (abs(y) <= self.high) & (self.low == 0)
         return _Found(xp.sum(xp.where(noise, 0.0, y), axis=-1), x)
 
@@ -292,21 +382,30 @@ class _System:
         """The nearest matrix to `x` of the right sums on a support."""
         return self._fitted(support, x[..., None], self.right)[..., 0]
 
+    def laplacian(self, support: Array, ridge: float | None = None) -> tuple[Array, Array, Array]:
+        """Entries of each row, what each has of it, and the Laplacian of the columns, regular.
+
+        Its kernel are the constants if the support is connected; one is added that has only these
+        in its range.
+        """
+        xp = self.xp
+        mask = xp.astype(support, self.bands.dtype)
+        count = xp.sum(mask, axis=-1, keepdims=True)
+        count = xp.where(count > 0, count, 1.0)
+        share = mask / count
+        ridge = 4 * self.eps if ridge is None else ridge
+        diagonal = self.diagonal * (xp.sum(mask, axis=-2, keepdims=True) + ridge)
+        return count, share, diagonal - xp.matrix_transpose(mask) @ share + 1 / mask.shape[-1]
+
     def _fitted(self, support: Array, bands: Array, right: tuple[Array, Array]) -> Array:
         xp = self.xp
-        mask = xp.astype(support, bands.dtype)
-        count = xp.sum(mask, axis=-1, keepdims=True)
-        share = mask / xp.where(count > 0, count, 1.0)
-        # The Laplacian of the columns, whose kernel are the constants if the support is connected,
-        # plus one that has only these in its range.
-        laplacian = self.diagonal * (xp.sum(mask, axis=-2, keepdims=True) + 4 * self.eps)
-        laplacian = laplacian - xp.matrix_transpose(mask) @ share + 1 / mask.shape[-1]
+        count, share, laplacian = self.laplacian(support)
         kept = xp.where(support[..., None], bands, 0.0)
         rows = xp.sum(kept, axis=-2, keepdims=True) - right[0]
         cols = xp.sum(kept, axis=-3, keepdims=True) - right[1]
         cols = cols - xp.sum(share[..., None] * rows, axis=-3, keepdims=True)
         q = -xp.linalg.solve(laplacian, cols[..., 0, :, :])[..., None, :, :]
-        p = -(rows / xp.where(count > 0, count, 1.0)[..., None])
+        p = -(rows / count[..., None])
         p = p - xp.sum(share[..., None] * q, axis=-2, keepdims=True)
         return _sum(bands, p, q)
 

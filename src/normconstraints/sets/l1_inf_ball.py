@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 def project_l1_inf_ball(w: Array, radius: Number, *, axis: Axis, group_axis: Axis) -> Array:
     """The nearest array whose largest inner moduli sum to at most `radius`; see `L1InfBall`."""
-    rows = _Rows(w, axis, group_axis)
-    groups = rows.groups
-    with _array.quiet(groups.xp):
+    with _array.quiet(_array.namespace(w, "L1InfBall")):
+        rows = _Rows(w, axis, group_axis)
+        groups = rows.groups
         r = groups.number(radius, "radius")
         _, outside = rows.excess(r)
         return groups.put_back(rows.nearest(r), outside)
@@ -117,7 +117,7 @@ class _Rows:
         """
         xp, tops = self.xp, self.across.wide
         high = -xp.sort(-self.within.flat(self.sizes), axis=-1)
-        sums = xp.cumulative_sum(high, axis=-1)
+        sums = _array.running_sum(high, -1, xp)
         k = xp.astype(running_count(high == high, xp), tops.dtype)
         bound = self._rows(total * xp.ones_like(tops))
         # No t is smaller than what one row alone would need; relative to that, for it may have no

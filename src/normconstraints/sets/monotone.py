@@ -100,13 +100,13 @@ def _blocks(groups: Groups, y: Array, pieces: Array | None) -> Array:
     zero = xp.zeros_like(low)
     y = y - xp.where(low > 0, low, xp.where(high < 0, high, zero))
     place = xp.ones_like(y, dtype=xp.int32)
-    place = xp.cumulative_sum(place, axis=-1, dtype=xp.int32)
+    place = _array.running_sum(place, -1, xp)
     length = place[..., None, :] - place[..., :, None] + 1
     later = length > 0
     if pieces is not None:
         later = later & _same(pieces)
     # Rows begin at j, so that no sum is the difference of two.
-    sums = xp.cumulative_sum(xp.where(later, y[..., None, :], 0.0), axis=-1)
+    sums = _array.running_sum(xp.where(later, y[..., None, :], 0.0), -1, xp)
     means = sums / xp.astype(xp.where(later, length, 1), y.dtype)
     least = _running_min_back(xp.where(later, means, math.inf), xp)
     x = xp.max(xp.where(later, least, -math.inf), axis=-2)

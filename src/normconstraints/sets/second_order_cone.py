@@ -9,7 +9,6 @@ from normconstraints import _array
 from normconstraints._array import Array, Namespace
 from normconstraints._groups import Groups, running_count
 from normconstraints._linear import of_normal, square_error, sum_of_squares, unshrunk
-from normconstraints._norms import measure
 from normconstraints._oracle import Group, positive, square
 from normconstraints._parameters import Axis, assign, check_axis
 from normconstraints._random import Draw
@@ -35,8 +34,7 @@ class _Cone:
         flat = running_count(groups.flat(xp.ones_like(groups.w, dtype=xp.bool)), xp)
         self.last = groups.unflat(flat == groups.size)
         with _array.quiet(xp):
-            norms = measure(groups.w, groups.axes, xp, groups.precision)
-            y, self.scale = norms.measured, norms.scale
+            y, self.scale = groups.squarable()
             self.x = xp.where(self.last, 0.0, y)
             self.t = groups.sum(xp.where(self.last, y, 0.0))
             squares, self.error = sum_of_squares(self.x, groups)

@@ -317,7 +317,7 @@ def arrives(case: Case) -> None:
         for v, index in zip(after.ravel(), slices(case), strict=True):
             if v != 0 and np.any(case.result[index]):
                 raise fail("arrives", group=index, violation=v)
-    elif not np.all((after == 0) | np.reshape(case.beyond, after.shape)):
+    elif not np.all((after == 0) | np.reshape(np.asarray(case.beyond, dtype=bool), after.shape)):
         raise fail("arrives", violation=after)
 
 

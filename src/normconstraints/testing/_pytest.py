@@ -18,6 +18,7 @@ def parametrize_with_checks(
     backends: Iterable[str | Backend] | None = None,
     expected_failures: Mapping[str, str] | None = None,
     shape: tuple[int, ...] | None = None,
+    brief: bool = False,
 ) -> Callable[[_F], _F]:
     """A pytest decorator: one test for each constraint on each backend.
 
@@ -25,7 +26,7 @@ def parametrize_with_checks(
     ----------
     constraints : iterable of Constraint
         Your constraints, with parameters.
-    backends, expected_failures, shape
+    backends, expected_failures, shape, brief
         As for `check_constraint`.
 
     Returns
@@ -51,7 +52,11 @@ def parametrize_with_checks(
             if (reason := backend.missing()) is not None:
                 pytest.skip(reason)
             results = check_constraint(
-                constraint, backends=[backend], expected_failures=expected_failures, shape=shape
+                constraint,
+                backends=[backend],
+                expected_failures=expected_failures,
+                shape=shape,
+                brief=brief,
             )
             failed = [r for r in results if r.status == "failed"]
             if failed:

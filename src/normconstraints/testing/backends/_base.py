@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
@@ -74,7 +74,7 @@ class Backend(ABC):
         """``constraint.violation(w)`` in the way of this backend."""
         return constraint.violation(w)
 
-    def call(self, function: Callable[..., Array], *arrays: Array) -> Array:
+    def call(self, function: functools.partial[Array], *arrays: Array) -> Array:
         """Any function of arrays in the way of this backend."""
         return function(*arrays)
 

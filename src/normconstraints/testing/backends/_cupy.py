@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from typing import Any, ClassVar
@@ -49,7 +50,7 @@ class CupyDouble(Backend):
         with _cupy_double.forbid_host_sync():
             return constraint.violation(w)
 
-    def call(self, function: Callable[..., Array], *arrays: Array) -> Array:
+    def call(self, function: functools.partial[Array], *arrays: Array) -> Array:
         from normconstraints.testing.backends import _cupy_double
 
         with _cupy_double.forbid_host_sync():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
@@ -37,6 +38,7 @@ class Jax(Backend):
 
         self._project = jax.jit(constraint.project)
         self._violation = jax.jit(constraint.violation)
+        self._calls: dict[Any, Callable[..., Array]] = {}
 
     def asarray(self, data: Any, dtype: str) -> Array:
         import jax.numpy as jnp
@@ -73,14 +75,17 @@ class JaxJit(Jax):
     def violation(self, constraint: Constraint, w: Array) -> Array:
         return self._violation(w)
 
-    def call(self, function: Callable[..., Array], *arrays: Array) -> Array:
+    def call(self, function: functools.partial[Array], *arrays: Array) -> Array:
         import jax
 
-        return jax.jit(function)(*arrays)
+        # Compiled once, and not for every partial of the same function anew.
+        key = (function.func, *(a if isinstance(a, int) else id(a) for a in function.args))
+        return self._calls.setdefault(key, jax.jit(function))(*arrays)
 
 
 class JaxJitX64(JaxJit):
     name = "jax jit x64"
+    modes = False
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64")
     wide: ClassVar[tuple[str, ...]] = ("float32",)
 

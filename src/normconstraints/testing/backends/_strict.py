@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from typing import Any, ClassVar
@@ -81,7 +82,7 @@ class Strict(Backend):
         with guard():
             return constraint.violation(w)
 
-    def call(self, function: Callable[..., Array], *arrays: Array) -> Array:
+    def call(self, function: functools.partial[Array], *arrays: Array) -> Array:
         with guard():
             return function(*arrays)
 

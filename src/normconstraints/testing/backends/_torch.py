@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
 from contextlib import AbstractContextManager, ExitStack
 from importlib.util import find_spec
 from typing import Any, ClassVar
@@ -212,7 +212,7 @@ class TorchNoSync(Torch):
         with _no_sync():
             return constraint.violation(w)
 
-    def call(self, function: Callable[..., Array], *arrays: Array) -> Array:
+    def call(self, function: functools.partial[Array], *arrays: Array) -> Array:
         with _no_sync():
             return function(*arrays)
 
