@@ -1,8 +1,8 @@
 """The contract, for every set and backend of the plain job.
 
-All of it takes an hour: ``make conformance`` runs it. ``make test`` takes a brief look at every set on
+All of it takes long: ``make conformance`` runs it. ``make test`` takes a brief look at every set on
 NumPy, PyTorch and array-api-strict, and on two of the other backends in turn, so that each of these
-sees many sets and each set many of these.
+sees several sets and each set some of these.
 """
 
 from __future__ import annotations

@@ -102,8 +102,8 @@ class Groups:
     def bounded(self) -> Array:
         """Groups without NaN and plus infinity whose entries are not all minus infinity."""
         # Not by the largest entry: across devices XLA's may hide a NaN.
-        low = self.every(self.w == -math.inf)
-        return self.every(self.w < math.inf) & ~low
+        below = self.every(self.w < math.inf)
+        return below & ~self.every(self.w == -math.inf) if self.size else below
 
     def every(self, mask: Array) -> Array:
         """Groups in which the mask holds everywhere."""
@@ -123,17 +123,6 @@ class Groups:
         # finite, and so are their products with numbers of moderate size.
         far = 2.0 ** (self.precision.exponent // 2)
         scale = xp.where(self.max(entry) > far, 1 / far, xp.ones_like(self.max(entry)))
-        return self.wide * scale, scale
-
-    def squarable(self) -> tuple[Array, Any]:
-        """The widened groups times a power of two, and that: sums of their squares are in range."""
-        p, xp = self.precision, self.xp
-        if p.wide is not None and not p.scaled:
-            return self.wide, 1.0
-        top = self.max(abs(self.wide))
-        far, step = 2.0 ** (p.exponent * 15 // 32), 2.0 ** (p.exponent * 19 // 32)
-        small = xp.where(top < 1 / far, step, xp.ones_like(top))
-        scale = xp.where(top > far, 1 / step, small)
         return self.wide * scale, scale
 
     # -------------------------------------------------------------------------------- order

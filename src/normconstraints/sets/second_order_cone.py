@@ -9,6 +9,7 @@ from normconstraints import _array
 from normconstraints._array import Array, Namespace
 from normconstraints._groups import Groups, running_count
 from normconstraints._linear import of_normal, square_error, sum_of_squares, unshrunk
+from normconstraints._norms import measure
 from normconstraints._oracle import Group, positive, square
 from normconstraints._parameters import Axis, assign, check_axis
 from normconstraints._random import Draw
@@ -34,7 +35,8 @@ class _Cone:
         flat = running_count(groups.flat(xp.ones_like(groups.w, dtype=xp.bool)), xp)
         self.last = groups.unflat(flat == groups.size)
         with _array.quiet(xp):
-            y, self.scale = groups.squarable()
+            norms = measure(groups.w, groups.axes, xp, groups.precision)
+            y, self.scale = norms.measured, norms.scale
             self.x = xp.where(self.last, 0.0, y)
             self.t = groups.sum(xp.where(self.last, y, 0.0))
             squares, self.error = sum_of_squares(self.x, groups)
@@ -61,8 +63,16 @@ class _Cone:
         sum_ = xp.where(divide, quotient, self.norm + self.t)
         beside = self.outside & (sum_ > 0)
         middle = xp.where(beside, sum_, 0.0) / 2
-        factor = middle / xp.where(beside, self.norm, 1.0)
-        return unshrunk(xp.where(self.last, middle, self.x * factor), self.scale)
+        # The direction of x, made large where the group was made small: derivatives are multiplied
+        # by both factors one after the other, and must not overflow in between.
+        large, less = 1.0, 1.0
+        if type(self.scale) is not float:
+            ones, exponent = xp.ones_like(self.scale), self.groups.precision.exponent
+            large = xp.where(self.scale < 1, 2.0 ** (exponent * 3 // 10), ones)
+            less = xp.where(self.scale < 1, 2.0 ** (-3 - exponent // 128), ones)
+        direction = self.x * (large / xp.where(beside, self.norm, 1.0))
+        x = direction * (unshrunk(middle * less, self.scale) * (1 / less / large))
+        return xp.where(self.last, unshrunk(middle, self.scale), x)
 
 
 @register
