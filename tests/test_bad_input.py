@@ -204,7 +204,7 @@ def test_project_in_place_on_a_leaf_that_requires_grad() -> None:
         (
             {"constraint": "Nothing", "parameters": {}},
             ValueError,
-            "must be one of Box, .*'Nothing'",
+            "must be one of .*Box, .*'Nothing'",
         ),
         ({"constraint": print, "parameters": {}}, ValueError, "constraint must be one of"),
         ({"parameters": {}}, ValueError, "keys 'constraint' and 'parameters'"),

@@ -199,9 +199,9 @@ class L1InfBall(Grouped, HasDualNorm, HasLMO, HasSample):
     >>> import numpy as np
     >>> w = np.array([[3.0, 2.0], [0.5, 0.25], [1.0, -2.0]])
     >>> L1InfBall(3.0, axis=None, group_axis=1)(w).round(6)
-    array([[ 1.833333,  1.833333],
-           [ 0.      ,  0.      ],
-           [ 1.      , -1.166667]])
+    array([[ 2.,  2.],
+           [ 0.,  0.],
+           [ 1., -1.]])
     """
 
     radius: Number
