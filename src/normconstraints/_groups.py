@@ -49,9 +49,16 @@ class Groups:
         """Entries in a group."""
         if precision is None:
             self.precision = _array.precision(w, self.xp, owner, allow_complex=allow_complex)
-            self.wide = self.widen(w)
+            self._wide: Array | None = None
         else:
-            self.precision, self.wide = precision, w
+            self.precision, self._wide = precision, w
+
+    @property
+    def wide(self) -> Array:
+        """The weight in the dtype that computes."""
+        if self._wide is None:
+            self._wide = self.widen(self.w)
+        return self._wide
 
     def widen(self, x: Array) -> Array:
         """`x`, of the dtype of the weight, in the dtype that computes."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, final
 from normconstraints import _array
 from normconstraints._array import Array, Namespace
 from normconstraints._groups import Groups
+from normconstraints._host_support import few_stay
 from normconstraints._oracle import Group, moduli, nearest_on_simplex, positive, with_moduli
 from normconstraints._parameters import Axis, Number, assign, check_axis, check_number
 from normconstraints._random import Draw
@@ -31,6 +32,9 @@ def project_l1_ball(w: Array, radius: Number, *, axis: Axis) -> Array:
     groups = Groups(w, axis, "L1Ball", allow_complex=True)
     with _array.quiet(groups.xp):
         r = groups.number(radius, "radius")
+        found = few_stay(w, groups.axes, r, groups.precision, inward=groups.inward, moduli=True)
+        if found is not None:
+            return found
         _, outside = over_l1(groups, r)
         return groups.put_back(onto_l1_sphere(groups, r, inward=groups.inward), outside)
 

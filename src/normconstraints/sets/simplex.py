@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 from normconstraints import _array
 from normconstraints._array import Array, Namespace
 from normconstraints._groups import Groups
+from normconstraints._host_support import few_stay
 from normconstraints._oracle import Group, nearest_on_simplex, total_excess
 from normconstraints._parameters import Axis, Number, assign, check_axis, check_number
 from normconstraints._random import Draw
@@ -36,6 +37,8 @@ def project_simplex(w: Array, total: Number = 1.0, *, axis: Axis) -> Array:
     groups = Groups(w, axis, "Simplex")
     with _array.quiet(groups.xp):
         s = groups.number(total, "total")
+        if (found := few_stay(w, groups.axes, s, groups.precision)) is not None:
+            return found
         _, outside = off_simplex(groups, s)
         nearest = onto_simplex(groups, groups.wide, s)
         return groups.put_back(nearest, outside, groups.bounded)

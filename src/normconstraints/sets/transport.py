@@ -94,8 +94,8 @@ class Transport(Grouped, Convex, HasSample):
     --------
     >>> import numpy as np
     >>> Transport((1.0, 2.0), (2.0, 0.5, 0.5))(np.zeros((2, 3))).round(6)
-    array([[0.75, 0.125, 0.125],
-           [1.25, 0.375, 0.375]])
+    array([[0.833333, 0.083333, 0.083333],
+           [1.166667, 0.416667, 0.416667]])
     """
 
     rows: Number = field(metadata=PER_SET)
