@@ -17,6 +17,7 @@ import scipy.optimize
 import torch
 
 import normconstraints as nc
+from normconstraints import layout
 from normconstraints.compose import Intersection, Masked, Relaxed, Sequence, Translated
 from normconstraints.constraint import registered
 from normconstraints.testing import check_constraint
@@ -658,3 +659,18 @@ def test_contract(c: nc.Constraint) -> None:
 def test_bad_input(build: Callable[[], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         build()
+
+
+def test_the_unit_is_resolved_inside_compositions() -> None:
+    word = nc.NonNeg() & nc.MaxNorm(1.0, axis="unit")
+    found = layout.resolve(word, layout.Layout("oi"), (4, 3))
+    assert found == nc.NonNeg() & nc.MaxNorm(1.0, axis=1)
+    deep = nc.Sequence(nc.Relaxed(nc.L1Ball(1.0, axis="unit"), 0.5), nc.NonNeg())
+    found = layout.resolve(deep, layout.Layout("ois.."), (4, 3, 2, 2))
+    assert found == nc.Sequence(nc.Relaxed(nc.L1Ball(1.0, axis=(1, 2, 3)), 0.5), nc.NonNeg())
+
+
+def test_a_number_inside_a_composition_is_scheduled() -> None:
+    both = nc.NonNeg() & nc.MaxNorm(1.0, axis=0)
+    scheduled = nc.Scheduled(both, {"max_value": nc.schedules.Linear(1.0, 3.0, 10)})
+    assert scheduled.at(10) == nc.NonNeg() & nc.MaxNorm(3.0, axis=0)

@@ -189,5 +189,13 @@ def test_the_reference_names_everything_public() -> None:
         assert names == set(module.__all__) - modules
 
 
+def test_the_page_of_sets_names_them_all() -> None:
+    page = (ROOT / "docs/sets.md").read_text(encoding="utf-8")
+    for name in normconstraints.__all__:
+        found = getattr(normconstraints, name)
+        if getattr(found, "__final__", False) and issubclass(found, normconstraints.Constraint):
+            assert f"`{name}(" in page, name
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 200

@@ -41,6 +41,12 @@ RATE = nc.MinMaxNorm(0.5, 1.0, rate=0.25, axis=0)
 BAND = nc.MinMaxNorm(0.5, 1.0, axis=0)
 LINF = nc.LInfBall(0.1, axis=0)
 BOX = nc.Box(-0.5, 0.25)
+CAPPED = nc.CappedSimplex(
+    (-0.5, 0.0, 0.0, -1.0, -0.25, 0.0),
+    (0.5, 1.0, 0.25, 1.0, 0.25, 2.0),
+    (0.1, 1.0, 2.5, -1.0, 3.0, 0.0, 0.75, 1.5),
+    axis=-1,
+)
 
 MUTANTS = [
     Mutant(
@@ -386,6 +392,163 @@ MUTANTS = [
         MAX,
         ("numpy",),
     ),
+    Mutant(
+        "Newton's threshold without the total",
+        "_threshold",
+        "return (above - total) / xp.where(slope > 0, slope, 1.0)",
+        "return above / xp.where(slope > 0, slope, 1.0)",
+        nc.Simplex(axis=0),
+        ("strict",),
+    ),
+    Mutant(
+        "too few steps of Newton's method",
+        "_threshold",
+        "return min(size, math.ceil(math.log2(size) - math.log2(eps) / 2)) + 1",
+        "return 1",
+        nc.Simplex(axis=0),
+        ("strict",),
+    ),
+    Mutant(
+        "numbers not shifted",
+        "_threshold",
+        "    y = y - groups.max(y)\n    if low is not None:",
+        "    if low is not None:",
+        nc.Simplex(axis=0),
+        ("strict",),
+    ),
+    Mutant(
+        "an L1 ball left by a rounding",
+        "sets.l1_ball",
+        "onto_l1_sphere(groups, r, inward=groups.inward)",
+        "onto_l1_sphere(groups, r)",
+        nc.L1Ball(1.0, axis=0),
+    ),
+    Mutant(
+        "the last of the smallest entries as a vertex",
+        "_groups",
+        "return self.unflat(flat & (running_count(flat, self.xp) == 1))",
+        "return self.unflat(flat & (running_count(flat, self.xp) == 2))",
+        nc.Simplex(axis=0),
+    ),
+    Mutant(
+        "the largest entry as a vertex",
+        "_threshold",
+        "least = -groups.max(-g)",
+        "least = groups.max(g)",
+        nc.Simplex(axis=0),
+    ),
+    Mutant(
+        "a minimiser uphill",
+        "_norms",
+        "found = lengthen(g, norms, -goal,",
+        "found = lengthen(g, norms, goal,",
+        UNIT,
+    ),
+    Mutant(
+        "a dual norm that is the norm itself",
+        "_threshold",
+        "sizes = groups.max(moduli(groups.wide, groups))",
+        "sizes = groups.sum(moduli(groups.wide, groups))",
+        nc.L1Ball(1.0, axis=0),
+    ),
+    Mutant(
+        "a tangent that keeps what leaves the sphere",
+        "_norms",
+        "rest = xp.where(norms.zero, xp.zeros_like(y), y - unit * radial)",
+        "rest = y",
+        UNIT,
+    ),
+    Mutant(
+        "samples that do not know their seed",
+        "_random",
+        "generator = sys.modules[name].random.default_rng(seed)",
+        "generator = sys.modules[name].random.default_rng(0)",
+        nc.Simplex(axis=0),
+    ),
+    Mutant(
+        "what is missing is not given to the entries between",
+        "sets.capped_simplex",
+        "xp.where(between, x + step * a, x)",
+        "xp.where(between, x, x)",
+        CAPPED,
+    ),
+    Mutant(
+        "levels that take another sum from each row",
+        "sets.l1_inf_ball",
+        "return xp.where(active, (sums - taken) / count, 0.0)",
+        "return xp.where(active, sums / count - taken, 0.0)",
+        nc.L1InfBall(1.0, axis=None, group_axis=0),
+    ),
+    Mutant(
+        "mean taken away once",
+        "_linear",
+        "        rest, low = self.normal.split(self.y, self._share(self.dot))",
+        "        rest, low = self.y, 0.0",
+        nc.ZeroMean(axis=0),
+    ),
+    Mutant(
+        "a half-space taken for its plane",
+        "sets.half_space",
+        "return planes.put_back(planes.onto(b), planes.off(b) > planes.slack)",
+        "return planes.put_back(planes.onto(b), abs(planes.off(b)) > planes.slack)",
+        nc.HalfSpace(-2.0, 0.75, axis=None),
+    ),
+    Mutant(
+        "a slab's wrong bound",
+        "sets.slab",
+        "goal = groups.xp.where(above, high, low)",
+        "goal = groups.xp.where(above, low, high)",
+        nc.Slab(1.0, -0.5, 0.25, axis=0),
+    ),
+    Mutant(
+        "the polar cone not sent to 0",
+        "sets.second_order_cone",
+        "beside = self.outside & (sum_ > 0)",
+        "beside = self.outside",
+        nc.SecondOrderCone(axis=0),
+    ),
+    Mutant(
+        "the smallest entries stay",
+        "_order",
+        "_beside(groups, height).largest(height, k)",
+        "_beside(groups, -height).largest(-height, k)",
+        nc.TopK(3, axis=0),
+    ),
+    Mutant(
+        "a slice is outside only if all its blocks are",
+        "sets.n_of_m",
+        "groups.xp.any(full, axis=axis, keepdims=True)",
+        "groups.xp.all(full, axis=axis, keepdims=True)",
+        nc.NOfM(1, 2, axis=-1),
+    ),
+    Mutant(
+        "free signs count as positive",
+        "sets.sign_pattern",
+        "((signs > 0) & (x < 0))",
+        "((signs >= 0) & (x < 0))",
+        nc.SignPattern((1, -1, 0, 1, -1, -1)),
+    ),
+    Mutant(
+        "the norm of all entries instead of the positive ones",
+        "sets.non_neg_unit_norm",
+        "norms = _measure(groups, above)",
+        "norms = _measure(groups, x)",
+        nc.NonNegUnitNorm(axis=0),
+    ),
+    Mutant(
+        "means of huge entries overflow",
+        "sets.monotone",
+        "xp.where(largest > small * 2.0 ** (p.exponent - 1), small,",
+        "xp.where(largest > math.inf, small,",
+        nc.Monotone(axis=0),
+    ),
+    Mutant(
+        "Dykstra forgets its corrections",
+        "compose",
+        "shifted = _finite_or(x + a, x, xp)",
+        "shifted = _finite_or(x, x, xp)",
+        nc.Box(0.05, 0.4) & nc.MaxNorm(0.6, axis=0),
+    ),
 ]
 
 
@@ -445,7 +608,9 @@ def test_there_are_enough() -> None:
 def test_the_suite_finds(mutant: Mutant) -> None:
     for backend in mutant.backends:
         with planted(mutant):
-            results = check_constraint(mutant.constraint, backends=[backend])
+            brief = check_constraint(mutant.constraint, backends=[backend], brief=True)
+            found = any(r.status == "failed" for r in brief)
+            results = brief if found else check_constraint(mutant.constraint, backends=[backend])
         failed = [r for r in results if r.status == "failed"]
         assert failed, f"survived on {backend}"
         # Found for what it does, not because the planted line cannot run at all.

@@ -130,3 +130,9 @@ def test_no_more_than_two_sums_and_axes() -> None:
         with pytest.raises(ValueError, match="Transport: rows must be one number for each"):
             Transport(rows, (2.0,))
     assert Transport(np.array([1.0, 2.0]), np.array([3.0])) == Transport((1.0, 2.0), (3.0,))
+
+
+def test_right_sums_of_entries_below_zero_are_outside() -> None:
+    w = np.array([[1.5, -0.5], [-0.5, 1.5]])
+    assert Birkhoff().violation(w) == 0.5
+    assert np.array_equal(Birkhoff()(w), np.eye(2))

@@ -6,7 +6,8 @@ solve a Laplacian system of the size of the columns. The iterate goes from where
 set, towards that as far as no entry becomes negative; entries that are at 0 and would go below it
 leave the support, and where :math:`w_{ij} + p_i + q_j > 0` outside it enter. It starts from a
 greedy assignment, so that huge weights, for which the result is that of a linear program, take few
-steps.
+steps. For more than 8 rows or columns Newton's method on the multipliers comes first: it takes few
+steps for any number of rows, but is for weights of the size of the sums.
 
 Three things make it exact at weights of any size:
 
@@ -142,13 +143,13 @@ class Matrices:
         """
         groups, xp = self.groups, self.xp
         w, scale = groups.shrunk()
-        batch = len(self.order) - 2
         allowed = groups.slack * self.most + max(len(self.rows), len(self.cols)) * groups.quantum
         amount = groups.max(-groups.wide)
         outside = amount > 0
-        for sums, across in ((self.rows, self.order[-1]), (self.cols, self.order[-2])):
+        along = self.order[-2:]
+        for sums, own, across in ((self.rows, *along), (self.cols, *along[::-1])):
             shape = [1] * len(self.order)
-            shape[self.order[batch] if sums is self.rows else self.order[batch + 1]] = len(sums)
+            shape[own] = len(sums)
             right = xp.reshape(self.constant(sums), tuple(shape))
             distance = abs(groups.sum(w, (across,)) - right * scale)
             far = groups.max(xp.where(distance > allowed * scale, distance, 0.0))
@@ -180,7 +181,8 @@ class Matrices:
             y = system.corrected(used, xp.where(used, y, 0.0))
             used = used & (y > 0)
         y = xp.where(used, y, xp.zeros_like(y))
-        return self.restored(xp.where(done, y, self._member(x, system)) / unit)
+        right = done & system.right_sums(y, 64 * self.eps * _UNIT)
+        return self.restored(xp.where(right, y, self._member(x, system)) / unit)
 
     def _member(self, x: Array, system: _System) -> Array:
         """A member near an iterate that is not done, and a constant to autodiff."""
@@ -287,7 +289,7 @@ class Matrices:
         for _ in range(count):
             x = balanced(z + v)
             off = xp.sum(x, axis=-2, keepdims=True) - cols
-            done = xp.all(abs(off) <= 64 * self.eps * _UNIT, axis=(-2, -1), keepdims=True)
+            done = system.right_sums(x, 64 * self.eps * _UNIT)
             if library is not None and _all(done, library):
                 break
             # Columns without support would go to infinity but for the ridge.
@@ -306,9 +308,7 @@ class Matrices:
             part = xp.where(more, -low, 0.0) / xp.where(more, high - low, 1.0)
             v = v + (step + 3 * step * part) * way
         x = balanced(z + v)
-        off = xp.sum(x, axis=-2, keepdims=True) - cols
-        done = xp.all(abs(off) <= 2.0**12 * self.eps * _UNIT, axis=(-2, -1), keepdims=True)
-        return x > 0, done
+        return x > 0, system.right_sums(x, 2.0**12 * self.eps * _UNIT)
 
 
 def _all(done: Array, library: str) -> bool:
@@ -377,6 +377,15 @@ class _System:
             x = xp.where(support & (x > 16 * self.eps * _UNIT), x, 0.0)
         noise = (abs(y) <= self.high) & (self.low == 0)
         return _Found(xp.sum(xp.where(noise, 0.0, y), axis=-1), x)
+
+    def right_sums(self, x: Array, least: float) -> Array:
+        """Whether the sums are right but for `least`."""
+        xp = self.xp
+        rows, cols = (side[..., 0] for side in self.right)
+        off = abs(xp.sum(x, axis=-1, keepdims=True) - rows)
+        good = xp.all(off <= least, axis=(-2, -1), keepdims=True)
+        off = abs(xp.sum(x, axis=-2, keepdims=True) - cols)
+        return good & xp.all(off <= least, axis=(-2, -1), keepdims=True)
 
     def corrected(self, support: Array, x: Array) -> Array:
         """The nearest matrix to `x` of the right sums on a support."""

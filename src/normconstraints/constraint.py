@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, Self, TypeVar, final
 
 from normconstraints import _array
@@ -198,6 +199,17 @@ def parameters(constraint: Parametrised) -> dict[str, Any]:
     if not dataclasses.is_dataclass(constraint):
         return {}
     return {field.name: getattr(constraint, field.name) for field in dataclasses.fields(constraint)}
+
+
+def parts(value: Any) -> tuple[Constraint, ...]:
+    """The constraints that a parameter holds: itself, those of a tuple, or none."""
+    members = value if isinstance(value, tuple) else (value,)
+    return tuple(v for v in members if isinstance(v, Constraint))
+
+
+def with_parts(value: Any, change: Callable[[Constraint], Constraint]) -> Any:
+    """A parameter that holds constraints with each of them changed."""
+    return tuple(change(c) for c in value) if isinstance(value, tuple) else change(value)
 
 
 def _rebuild(cls: type[Parametrised], values: dict[str, Any]) -> Parametrised:

@@ -33,7 +33,7 @@ from typing import Any, TypeAlias, TypeVar, final
 
 from normconstraints import _array
 from normconstraints._array import Array, Namespace
-from normconstraints.constraint import Constraint, InPlace, parameters
+from normconstraints.constraint import Constraint, InPlace, parameters, parts, with_parts
 
 __all__ = ["InView", "Layout", "LayoutError", "declare", "declared", "of", "resolve"]
 
@@ -239,8 +239,9 @@ def axis_word(constraint: Constraint) -> str | None:
     for name, value in parameters(constraint).items():
         if name == "axis" and isinstance(value, str):
             return value
-        if isinstance(value, Constraint) and (word := axis_word(value)):
-            return word
+        for part in parts(value):
+            if word := axis_word(part):
+                return word
     return None
 
 
@@ -249,8 +250,8 @@ def _with_axis(constraint: _C, axes: int | tuple[int, ...]) -> _C:
     for name, value in parameters(constraint).items():
         if name == "axis" and isinstance(value, str):
             changes[name] = axes
-        elif isinstance(value, Constraint):
-            changes[name] = _with_axis(value, axes)
+        elif parts(value):
+            changes[name] = with_parts(value, lambda c: _with_axis(c, axes))
     return dataclasses.replace(constraint, **changes)  # type: ignore[type-var]
 
 

@@ -12,7 +12,14 @@ from typing import Any, TypeAlias, final
 from normconstraints import _array
 from normconstraints._array import Array
 from normconstraints._parameters import assign, is_array
-from normconstraints.constraint import Constraint, Parametrised, parameters, register
+from normconstraints.constraint import (
+    Constraint,
+    Parametrised,
+    parameters,
+    parts,
+    register,
+    with_parts,
+)
 
 __all__ = ["Cosine", "Linear"]
 
@@ -191,12 +198,16 @@ class Scheduled(Parametrised):
         return self.every == 1 and self.start == 0
 
 
+_FIXED = ("axis", "group_axis", "view", "part", "rounds", "k", "n", "m", "mask", "signs")
+"""Parameters that are no numbers of the weights."""
+
+
 def _numbers(constraint: Constraint) -> Iterator[str]:
     """The parameters of a constraint, and of those inside it, that may change."""
     for name, value in parameters(constraint).items():
-        if isinstance(value, Constraint):
-            yield from _numbers(value)
-        elif name not in ("axis", "view"):
+        for part in parts(value):
+            yield from _numbers(part)
+        if not parts(value) and name not in _FIXED:
             yield name
 
 
@@ -204,8 +215,8 @@ def _changed(constraint: Constraint, values: dict[str, Any], *, looked: bool) ->
     own = parameters(constraint)
     changes = {name: value for name, value in values.items() if name in own}
     for name, value in own.items():
-        if isinstance(value, Constraint):
-            changes[name] = _changed(value, values, looked=looked)
+        if parts(value):
+            changes[name] = with_parts(value, lambda c: _changed(c, values, looked=looked))
     # NumPy's scalars are numbers to the constructor, and arrays to nothing else.
     if looked or any(isinstance(value, numbers.Real) for value in changes.values()):
         return dataclasses.replace(constraint, **changes)  # type: ignore[type-var]

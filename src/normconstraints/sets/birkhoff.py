@@ -66,13 +66,17 @@ class Birkhoff(Grouped, Convex, HasSample):
 
     Notes
     -----
-    The projection is unique. It is found by a primal active set method that changes many entries at
-    a time and solves a linear system of the size of a row at each step, for each of up to 40 bands
-    of sizes of the weights. Steps that it took, at most, over 1000 matrices with 6 rows each: 13
-    for normal weights, 17 for normal weights of any larger scale. With weights of all sizes from
-    1e-277 to 1e277 in one matrix 1 in 200 was not done after the 12 + 4 n steps that are the limit;
-    such a matrix is in the set, but not the nearest. Libraries that show their values to Python
-    stop when they are done. Compiled code has all steps, some 50 operations each.
+    The projection is unique. It is found by an active set method that changes many entries at a
+    time and solves a linear system of the size of a row at each step, for each of up to 40 bands of
+    sizes of the weights; for more than 8 rows Newton's method on the dual comes first. The number
+    of steps is limited: 12 + 2 n for n rows up to 8, else 20 of Newton and 40 others. A matrix that
+    needs more becomes a member, but not the nearest, and has a derivative of 0. Measured on normal
+    weights, that is none of 2000 for n = 6, of standard deviations from 1 to 1e300, and 7 in 1000
+    for n = 8; with weights of all sizes from 1e-34 to 1e34 in one matrix 24 and 112 in 1000. From n
+    = 9 on it is none for standard deviations up to 30 for n = 32, or 10 for n = 64.
+
+    Libraries that show their values to Python stop when they are done; compiled code has all steps,
+    some 60 operations each. On GPUs PyTorch waits for the device at each linear system.
 
     Gradient: the projection onto the matrices with sums of 0 whose entries are 0 where the result
     is 0; at the boundary between such supports that of one of them. Matrices with NaN or infinity

@@ -72,9 +72,8 @@ class Transport(Grouped, Convex, HasSample):
 
     Notes
     -----
-    The projection is unique. Algorithm, cost and limits are those of `Birkhoff`, with at most
-    12 + 2 (m + n) steps. With weights of all sizes in one matrix the nearest plan may take more;
-    what comes back then is a plan, but not the nearest.
+    The projection is unique. Algorithm, cost and limits are those of `Birkhoff`, with 12 + m + n
+    steps where neither m nor n exceeds 8.
 
     Gradient: the projection onto the matrices with sums of 0 whose entries are 0 where the result
     is 0; none in the sums. Matrices with NaN or infinity come back as they are.
