@@ -34,6 +34,7 @@ from normconstraints.rules import Bound, Rules
 from normconstraints.schedules import Scheduled
 from normconstraints.sets import (
     Affine,
+    Birkhoff,
     Box,
     CappedSimplex,
     FixedNorm,
@@ -63,6 +64,7 @@ from normconstraints.sets import (
     SolidSimplex,
     SparseSimplex,
     TopK,
+    Transport,
     UnitNorm,
     UnitRMS,
     WeightedL1Ball,
@@ -72,6 +74,7 @@ from normconstraints.sets import (
 __all__ = [
     "Affine",
     "Ball",
+    "Birkhoff",
     "Bound",
     "Box",
     "CappedSimplex",
@@ -121,6 +124,7 @@ __all__ = [
     "SparseSimplex",
     "TopK",
     "Translated",
+    "Transport",
     "UnitNorm",
     "UnitRMS",
     "WeightedL1Ball",

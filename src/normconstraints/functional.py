@@ -6,6 +6,7 @@ be arrays that are traced: radii that are learned, or come from a schedule insid
 """
 
 from normconstraints.sets.affine import project_affine
+from normconstraints.sets.birkhoff import project_birkhoff
 from normconstraints.sets.box import project_box
 from normconstraints.sets.capped_simplex import project_capped_simplex
 from normconstraints.sets.fixed_norm import project_fixed_norm
@@ -34,6 +35,7 @@ from normconstraints.sets.slab import project_slab
 from normconstraints.sets.solid_simplex import project_solid_simplex
 from normconstraints.sets.sparse_simplex import project_sparse_simplex
 from normconstraints.sets.top_k import project_top_k
+from normconstraints.sets.transport import project_transport
 from normconstraints.sets.unit_norm import project_unit_norm
 from normconstraints.sets.unit_rms import project_unit_rms
 from normconstraints.sets.weighted_l1_ball import project_weighted_l1_ball
@@ -41,6 +43,7 @@ from normconstraints.sets.zero_mean import project_zero_mean
 
 __all__ = [
     "project_affine",
+    "project_birkhoff",
     "project_box",
     "project_capped_simplex",
     "project_fixed_norm",
@@ -69,6 +72,7 @@ __all__ = [
     "project_solid_simplex",
     "project_sparse_simplex",
     "project_top_k",
+    "project_transport",
     "project_unit_norm",
     "project_unit_rms",
     "project_weighted_l1_ball",

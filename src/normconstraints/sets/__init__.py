@@ -1,6 +1,7 @@
 """The sets, one in each file."""
 
 from normconstraints.sets.affine import Affine
+from normconstraints.sets.birkhoff import Birkhoff
 from normconstraints.sets.box import Box
 from normconstraints.sets.capped_simplex import CappedSimplex
 from normconstraints.sets.fixed_norm import FixedNorm
@@ -30,6 +31,7 @@ from normconstraints.sets.slab import Slab
 from normconstraints.sets.solid_simplex import SolidSimplex
 from normconstraints.sets.sparse_simplex import SparseSimplex
 from normconstraints.sets.top_k import TopK
+from normconstraints.sets.transport import Transport
 from normconstraints.sets.unit_norm import UnitNorm
 from normconstraints.sets.unit_rms import UnitRMS
 from normconstraints.sets.weighted_l1_ball import WeightedL1Ball
@@ -37,6 +39,7 @@ from normconstraints.sets.zero_mean import ZeroMean
 
 __all__ = [
     "Affine",
+    "Birkhoff",
     "Box",
     "CappedSimplex",
     "FixedNorm",
@@ -66,6 +69,7 @@ __all__ = [
     "SolidSimplex",
     "SparseSimplex",
     "TopK",
+    "Transport",
     "UnitNorm",
     "UnitRMS",
     "WeightedL1Ball",
