@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -382,6 +383,23 @@ def running_sum(x: Array, axis: int, xp: Namespace) -> Array:
 def places(ones: Array, axis: int, xp: Namespace) -> Array:
     """The place of each entry along an axis, counted from 1, as an array beside `ones`."""
     return running_sum(xp.astype(ones, xp.int32), axis, xp)
+
+
+def repeat(turn: Callable[[Any], Any], state: Any, count: int, xp: Namespace) -> Any:
+    """`turn` so many times; where JAX traces, one of them is compiled and not each."""
+    if _is_jax(xp) and any(is_traced(leaf) for leaf in _leaves(state)):
+        scan = sys.modules["jax"].lax.scan
+        return scan(lambda s, _: (turn(s), None), state, None, length=count)[0]
+    for _ in range(count):
+        state = turn(state)
+    return state
+
+
+def _leaves(state: Any) -> list[Any]:
+    """The arrays in nested lists and tuples."""
+    if not isinstance(state, list | tuple):
+        return [state]
+    return [leaf for part in state for leaf in _leaves(part)]
 
 
 # ------------------------------------------------------------------------------------- writing

@@ -109,8 +109,9 @@ class Groups:
     def bounded(self) -> Array:
         """Groups without NaN and plus infinity whose entries are not all minus infinity."""
         # Not by the largest entry: across devices XLA's may hide a NaN.
-        below = self.every(self.w < math.inf)
-        return below & ~self.every(self.w == -math.inf) if self.size else below
+        below: Array = self.every(self.w < math.inf)
+        some: Array = self.xp.logical_not(self.every(self.w == -math.inf))
+        return below & some if self.size else below
 
     def every(self, mask: Array) -> Array:
         """Groups in which the mask holds everywhere."""
@@ -205,11 +206,11 @@ class Groups:
     def report(self, amount: Array, outside: Array, finite: Array | None = None) -> Array:
         """`amount` where `outside`, 0 inside, NaN for groups that are not finite; axes dropped."""
         xp = self.xp
-        finite = self.finite if finite is None else finite
+        judged: Array = self.finite if finite is None else finite
         if self.size == 0:
-            outside = outside & ~finite  # nothing is there that could be moved
+            outside = outside & ~judged  # nothing is there that could be moved
         found = xp.where(outside, amount, xp.zeros_like(amount))
-        found = xp.where(finite, found, xp.full_like(found, math.nan))
+        found = xp.where(judged, found, xp.full_like(found, math.nan))
         found = _array.cast(found, self.precision.real, xp)
         return xp.squeeze(found, axis=self.axes) if self.axes else found
 

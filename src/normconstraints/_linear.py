@@ -300,21 +300,24 @@ def check_equations(
             f"{name}: matrix and offset must have values, got arrays that a compiler traces; they "
             "are factored at construction, so construct outside of what is compiled"
         )
-    rows = _numbers(owner, "matrix", matrix)
-    flat = isinstance(rows, float) or not rows or isinstance(rows[0], float)
-    if flat or not rows[0] or isinstance(rows[0][0], tuple):
+    rows: Any = _numbers(owner, "matrix", matrix)
+    if _depth(rows) != 2:
         raise ValueError(f"{name}: matrix must have two dimensions, (m, n), got {matrix!r}")
     if not any(map(any, rows)):
         raise ValueError(f"{name}: matrix must have an entry other than 0, got {matrix!r}")
-    right = _numbers(owner, "offset", offset)
-    if isinstance(right, float):
-        right = (right,) * len(rows)
-    if len(right) != len(rows) or isinstance(right[0], tuple):
+    right: Any = _numbers(owner, "offset", offset)
+    right = right if _depth(right) else (right,) * len(rows)
+    if len(right) != len(rows) or _depth(right) != 1:
         raise ValueError(
             f"{name}: offset must have one number for each of the {len(rows)} rows of matrix, got "
             f"{offset!r}"
         )
     return rows, right
+
+
+def _depth(numbers: Any) -> int:
+    """How deep tuples of numbers are nested; 0 also for an empty one."""
+    return 1 + _depth(numbers[0]) if isinstance(numbers, tuple) and numbers else 0
 
 
 def _numbers(owner: object, name: str, value: Any) -> Any:

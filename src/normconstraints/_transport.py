@@ -372,9 +372,9 @@ class _System:
             low = xp.concat([low, xp.ones_like(low[:1])])
         y = self._fitted(support, bands, (right[0] * low, right[1] * low))
         if x is not None:
-            y, x = y[..., :-1], y[..., -1]
+            y, last = y[..., :-1], y[..., -1]
             # An entry that has just entered is 0, and not what rounding makes of it.
-            x = xp.where(support & (x > 16 * self.eps * _UNIT), x, 0.0)
+            x = xp.where(support & (last > 16 * self.eps * _UNIT), last, 0.0)
         noise = (abs(y) <= self.high) & (self.low == 0)
         return _Found(xp.sum(xp.where(noise, 0.0, y), axis=-1), x)
 

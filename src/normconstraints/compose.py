@@ -7,7 +7,6 @@ are one number for each of those groups, and else one for the whole array.
 from __future__ import annotations
 
 import operator
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -468,7 +467,7 @@ class Intersection(Constraint):
             amount, axes = _worst(self, self.constraints, w, xp)
             inside = _over_entries(amount == 0, axes, xp)
             found = _dykstra(self, steps, w, axes, xp)
-            found = _repeat(
+            found = _array.repeat(
                 lambda x: _in_turn(self, self.constraints, x),
                 _array.cast(found, w.dtype, xp),
                 _SETTLING,
@@ -519,7 +518,7 @@ def _dykstra(
 
     zeros = [xp.zeros_like(y) for _ in steps]
     none = _array.accurate_sum(xp.zeros_like(xp.abs(y)), spanned, xp)
-    return _repeat(turn, (y, zeros, zeros, none), owner.rounds, xp)[0]
+    return _array.repeat(turn, (y, zeros, zeros, none), owner.rounds, xp)[0]
 
 
 def _exact_parts(parts: tuple[Constraint, ...]) -> list[tuple[Constraint, ...]]:
@@ -548,22 +547,6 @@ def _product(a: Array, b: Array, xp: Namespace) -> Array:
     if not xp.isdtype(a.dtype, "complex floating"):
         return a * b
     return xp.real(a) * xp.real(b) + xp.imag(a) * xp.imag(b)
-
-
-def _repeat(turn: Callable[[Any], Any], state: Any, count: int, xp: Namespace) -> Any:
-    """`turn` so many times; where JAX traces, one of them is compiled and not each."""
-    if _array.fuses(xp) and any(map(_array.is_traced, _leaves(state))):
-        scan = sys.modules["jax"].lax.scan
-        return scan(lambda s, _: (turn(s), None), state, None, length=count)[0]
-    for _ in range(count):
-        state = turn(state)
-    return state
-
-
-def _leaves(state: Any) -> list[Any]:
-    if not isinstance(state, list | tuple):
-        return [state]
-    return [leaf for part in state for leaf in _leaves(part)]
 
 
 def _in_turn(owner: Constraint, parts: tuple[Constraint, ...], w: Array) -> Array:
@@ -812,11 +795,11 @@ class Masked(Constraint):
 
     def _project(self, w: Array, xp: Namespace) -> Array:
         ranges = self._ranges(w)
-        found = _call(self, self.constraint.project, _cut(w, ranges, xp))
+        found = _call(self, self.constraint.project, _cut(w, ranges))
         return _put(found, w, ranges, xp)
 
     def _violation(self, w: Array, xp: Namespace) -> Array:
-        return _call(self, self.constraint.violation, _cut(w, self._ranges(w), xp))
+        return _call(self, self.constraint.violation, _cut(w, self._ranges(w)))
 
 
 def _check_part(owner: Masked) -> tuple[Any, ...]:
@@ -856,20 +839,15 @@ def _integer(value: Any) -> int:
     return operator.index(value)
 
 
-def _cut(w: Array, ranges: list[range], xp: Namespace) -> Array:
+def _cut(w: Array, ranges: list[range]) -> Array:
     """The entries at these places along each axis."""
     for axis, places in enumerate(ranges):
         if len(places) < w.shape[axis]:
-            w = _along(w, axis, places, xp)
+            w = _along(w, axis, places)
     return w
 
 
-def _along(x: Array, axis: int, places: range, xp: Namespace) -> Array:
-    if _array.name_of(xp) == "torch":
-        # Without CUDA it refuses slices of a fake tensor on CUDA. Elsewhere slices are better: over
-        # a sharded axis JAX' take sums what the devices have, which loses the sign of a zero.
-        index = _array.like(tuple(places), x, xp, xp.int32, "Masked: part")
-        return xp.take(x, index, axis=axis)
+def _along(x: Array, axis: int, places: range) -> Array:
     return x[(*(slice(None),) * axis, slice(places.start, places.stop, places.step), ...)]
 
 
@@ -900,8 +878,8 @@ def _stretch(x: Array, axis: int, places: range, size: int, xp: Namespace) -> Ar
         x = xp.expand_dims(x, axis=axis + 1)
         x = xp.broadcast_to(x, (*before, count, step, *after))
         x = xp.reshape(x, (*before, count * step, *after))
-        x = _along(x, axis, range(min(count * step, size - places.start)), xp)
-    edge = _along(x, axis, range(1), xp)
+        x = _along(x, axis, range(min(count * step, size - places.start)))
+    edge = _along(x, axis, range(1))
 
     def filler(length: int) -> list[Array]:
         shape = tuple(length if i == axis else s for i, s in enumerate(x.shape))

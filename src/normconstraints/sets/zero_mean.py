@@ -105,7 +105,8 @@ def slow_violation(group: Group) -> Decimal:
 
 
 def _mean(group: Group) -> Entry:
-    return tuple(sum(part[1:], part[0]) / len(part) for part in zip(*group, strict=True))
+    means: list[Any] = [sum(part[1:], part[0]) / len(part) for part in zip(*group, strict=True)]
+    return tuple(means)
 
 
 EXAMPLES: tuple[Any, ...] = (

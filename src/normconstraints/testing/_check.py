@@ -101,11 +101,11 @@ def check_constraint(
             raise ValueError(f"check_constraint: {law!r} must be expected to fail for a reason")
     chosen = find_backends(backends)
     results = list(_identity(constraint))
-    if shape is None:
-        shape = getattr(sys.modules[type(constraint).__module__], "SHAPE", (8, 6))
+    usual: tuple[int, ...] = getattr(sys.modules[type(constraint).__module__], "SHAPE", (8, 6))
+    given = usual if shape is None else shape
     oracle = _exact.find_oracle(constraint)
     for backend in chosen:
-        results += _on_backend(constraint, oracle, backend, shape, brief)
+        results += _on_backend(constraint, oracle, backend, given, brief)
     return [_expect(result, expected) for result in results]
 
 
