@@ -377,6 +377,11 @@ def along_sphere(
     return xp.where(chosen, _array.cast(rest, g.dtype, xp), g)
 
 
+def everywhere(norms: Norms, uphill: Array) -> Array:
+    """The rule of a sphere for `along_sphere`: every group, but zeros stay where they are."""
+    return ~norms.zero
+
+
 def euclidean_norm(g: Array, axis: Axis, *, owner: str) -> Array:
     """The Euclidean norm of each group, NaN for those that are not finite."""
     xp = _array.namespace(g, owner)

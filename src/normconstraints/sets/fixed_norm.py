@@ -11,6 +11,7 @@ from normconstraints._norms import (
     Norms,
     along_sphere,
     downhill,
+    everywhere,
     length_violation,
     project_length,
 )
@@ -38,10 +39,6 @@ def project_fixed_norm(w: Array, value: Number, *, axis: Axis, out: Array | None
 
 def _goal(norms: Norms, value: Any) -> Decision:
     return value, norms.off(value)
-
-
-def _always(norms: Norms, uphill: Array) -> Array:
-    return ~norms.zero
 
 
 def _excess(norms: Norms, value: Any) -> Decision:
@@ -120,7 +117,7 @@ class FixedNorm(Grouped, ZeroStays, InPlace, HasLMO, HasTangent, HasSample):
         return downhill(g, self.axis, self.value, owner="FixedNorm", name="value")
 
     def _tangent(self, w: Array, g: Array, xp: Namespace) -> Array:
-        return along_sphere(w, g, self.axis, _always, {}, owner="FixedNorm")
+        return along_sphere(w, g, self.axis, everywhere, {}, owner="FixedNorm")
 
     def _sample(self, like: Array, draw: Draw, xp: Namespace) -> Array:
         return draw.direction()

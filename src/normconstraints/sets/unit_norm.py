@@ -11,6 +11,7 @@ from normconstraints._norms import (
     Norms,
     along_sphere,
     downhill,
+    everywhere,
     length_violation,
     project_length,
 )
@@ -38,10 +39,6 @@ def project_unit_norm(w: Array, *, axis: Axis, out: Array | None = None) -> Arra
 
 def _goal(norms: Norms) -> Decision:
     return 1.0, norms.off(1.0)
-
-
-def _always(norms: Norms, uphill: Array) -> Array:
-    return ~norms.zero
 
 
 def _excess(norms: Norms) -> Decision:
@@ -117,7 +114,7 @@ class UnitNorm(Grouped, ZeroStays, InPlace, HasLMO, HasTangent, HasSample):
         return downhill(g, self.axis, 1.0, owner="UnitNorm", name="value")
 
     def _tangent(self, w: Array, g: Array, xp: Namespace) -> Array:
-        return along_sphere(w, g, self.axis, _always, {}, owner="UnitNorm")
+        return along_sphere(w, g, self.axis, everywhere, {}, owner="UnitNorm")
 
     def _sample(self, like: Array, draw: Draw, xp: Namespace) -> Array:
         return draw.direction()

@@ -12,6 +12,7 @@ from normconstraints._norms import (
     Norms,
     along_sphere,
     downhill,
+    everywhere,
     length_violation,
     project_length,
 )
@@ -42,10 +43,6 @@ def project_unit_rms(
 def _goal(norms: Norms, value: Any) -> Decision:
     norm = value * math.sqrt(norms.size)
     return norm, norms.off(norm)
-
-
-def _always(norms: Norms, uphill: Array) -> Array:
-    return ~norms.zero
 
 
 def _excess(norms: Norms, value: Any) -> Decision:
@@ -128,7 +125,7 @@ class UnitRMS(Grouped, ZeroStays, InPlace, HasLMO, HasTangent, HasSample):
         return downhill(g, self.axis, self.value, owner="UnitRMS", name="value", rms=True)
 
     def _tangent(self, w: Array, g: Array, xp: Namespace) -> Array:
-        return along_sphere(w, g, self.axis, _always, {}, owner="UnitRMS")
+        return along_sphere(w, g, self.axis, everywhere, {}, owner="UnitRMS")
 
     def _sample(self, like: Array, draw: Draw, xp: Namespace) -> Array:
         return draw.direction()
