@@ -21,7 +21,7 @@ Number: TypeAlias = float | tuple[Any, ...] | Array
 """A parameter: a number, nested tuples of numbers, or an array that broadcasts over the groups."""
 
 
-ENTRY, WHOLE = "entry", "whole"
+ENTRY, WHOLE = "entry", "set"
 PER_ENTRY = {"per": ENTRY}
 """Metadata of a field whose parameter broadcasts against the weight, not against the groups."""
 PER_SET = {"per": WHOLE}
