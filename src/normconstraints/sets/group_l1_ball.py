@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, final
 
 from normconstraints import _array
 from normconstraints._array import Array, Namespace
-from normconstraints._groups import Inner
+from normconstraints._groups import Groups, Inner
+from normconstraints._linear import square_error, sum_of_squares
 from normconstraints._oracle import Group, length, nearest_on_simplex, positive, scaled
 from normconstraints._parameters import (
     PER_SET,
@@ -37,10 +38,32 @@ def project_group_l1_ball(w: Array, radius: Number, *, axis: Axis, group_axis: A
         # Rounding makes a norm larger by as much as it does each of its entries.
         factor, quantum = groups.inward
         room = (factor, quantum * norms.size**0.5 * inner.unit)
-        lengths = onto_simplex(inner.outer, inner.lengths, r * inner.unit, inward=room)
+        low = _rounded_away(inner)
+        lengths = onto_simplex(inner.outer, inner.lengths, r * inner.unit, inward=room, low=low)
         zero = norms.scaled == 0
         change = lengths / inner.unit / xp.where(zero, 1.0, norms.scaled)
         return groups.put_back(inner.measured * xp.where(zero, 0.0, change), outside)
+
+
+def _rounded_away(inner: Inner) -> Array | None:
+    """What the norms lack where nothing wider takes them: a small ball leaves their differences."""
+    xp, precision, norms = inner.xp, inner.groups.precision, inner.norms
+    if precision.wide is not None:
+        return None
+    y = inner.measured
+    parts = [xp.real(y), xp.imag(y)] if precision.is_complex else [y]
+    within = [Groups(x, inner.axes, "GroupL1Ball", precision=precision) for x in parts]
+    squares = [sum_of_squares(g.wide, g) for g in within]
+    total, error = squares[0]
+    for more, rest in squares[1:]:
+        both = total + more
+        back = both - total
+        error = (error + rest) + ((total - (both - back)) + (more - back))
+        total = both
+    square = norms.scaled * norms.scaled
+    error = error - square_error(norms.scaled, square, within[0])
+    low = ((total - square) + error) / (2 * xp.where(norms.scaled > 0, norms.scaled, 1.0))
+    return low * (inner.unit / norms.scale)
 
 
 def _excess(inner: Inner, radius: Any) -> tuple[Array, Array]:
