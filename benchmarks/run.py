@@ -9,7 +9,11 @@ from __future__ import annotations
 import argparse
 import functools
 import gc
+import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -213,6 +217,36 @@ def plans(rounds: int) -> list[tuple[str, float]]:
     return rows
 
 
+IMPORTS = """
+import time
+start = time.process_time()
+import numpy
+middle = time.process_time()
+import normconstraints
+print(middle - start, time.process_time() - middle)
+"""
+
+
+def imports(rounds: int) -> tuple[float, float]:
+    """Milliseconds for NumPy and then for the core, of the processor, in fresh interpreters.
+
+    With byte code, as installed: it is written by a first run, wherever Python keeps it.
+    """
+    with tempfile.TemporaryDirectory() as cache:
+        known = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+        run = functools.partial(
+            subprocess.run,
+            [sys.executable, "-c", IMPORTS],
+            check=True,
+            capture_output=True,
+            text=True,
+            env={**known, "PYTHONPYCACHEPREFIX": cache},
+        )
+        times = [[1000 * float(t) for t in run().stdout.split()] for _ in range(rounds + 1)][1:]
+    numpy, ours = (statistics.median(t) for t in zip(*times, strict=True))
+    return numpy, ours
+
+
 def _is_matrix(weight: Weight) -> bool:
     return len(weight.shape) == 2
 
@@ -246,6 +280,11 @@ def main() -> None:
     for name, found in plans(rounds):
         table.add_row(name, f"{found:.0f}", "<= 100", style="" if found <= 100 else "red")
     console.print(table)
+    numpy, ours = imports(rounds)
+    console.print(
+        f"import normconstraints: {ours:.0f} ms (wanted < 50) after the {numpy:.0f} ms of numpy, "
+        f"{ours / numpy:.2f} of them"
+    )
 
 
 if __name__ == "__main__":

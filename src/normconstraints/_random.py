@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -65,6 +64,8 @@ def _source(like: Array, xp: Namespace, seed: int) -> Callable[[str, tuple[int, 
         drawn = {"normal": generator.standard_normal, "uniform": generator.random}
         return lambda kind, shape, dtype: drawn[kind](shape, dtype=dtype)
     # The standard has no random numbers; Python's own serve the libraries that have none either.
+    import random
+
     plain = random.Random(seed)
     one = {"normal": lambda: plain.gauss(0.0, 1.0), "uniform": plain.random}
 
