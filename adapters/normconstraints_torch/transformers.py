@@ -17,7 +17,7 @@ try:
     from transformers.pytorch_utils import Conv1D
 except ImportError as error:
     raise ImportError(
-        "normconstraints_torch.transformers needs transformers and accelerate; run: "
+        "normconstraints_torch.transformers needs transformers; run: "
         'pip install "normconstraints[transformers]"'
     ) from error
 
