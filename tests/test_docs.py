@@ -32,6 +32,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PACKAGES = (normconstraints, normconstraints_torch, normconstraints_jax, normconstraints_numpy)
 ROOTS = (
     *PACKAGES,
+    normconstraints.derivatives,
     normconstraints.functional,
     normconstraints_jax.haiku,
     normconstraints_jax.linen,

@@ -543,6 +543,20 @@ MUTANTS = [
         nc.Monotone(axis=0),
     ),
     Mutant(
+        "a stated derivative that averages over all that it has seen so far",
+        "sets.monotone",
+        "after = xp.where(same, x[..., step:], x[..., :-step])",
+        "after = x[..., :-step]",
+        nc.Monotone(axis=0),
+    ),
+    Mutant(
+        "a stated derivative that adds up and does not average",
+        "sets.monotone",
+        "return _over_blocks(x / _array.cast(count, x.dtype, xp), blocks, xp)",
+        "return _over_blocks(x, blocks, xp)",
+        nc.Monotone(axis=0),
+    ),
+    Mutant(
         "Dykstra forgets its corrections",
         "compose",
         "shifted = _finite_or(x + a, x, xp)",

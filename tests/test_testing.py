@@ -119,7 +119,7 @@ def test_patterns_of_backends() -> None:
 def test_every_law_is_exercised() -> None:
     seen = {
         r.law
-        for c in (nc.MaxNorm(1.0, axis=0), nc.UnitNorm(axis=0))
+        for c in (nc.MaxNorm(1.0, axis=0), nc.UnitNorm(axis=0), nc.Monotone(axis=0))
         for r in check_constraint(c, backends=["numpy", "torch grad"])
     }
     assert seen == set(law_names())

@@ -1,6 +1,6 @@
 """Constraints on weights, for arrays of every library that follows the array API standard."""
 
-from normconstraints import functional, layout, schedules, weights
+from normconstraints import derivatives, functional, layout, schedules, weights
 from normconstraints.compose import Intersection, Masked, Relaxed, Sequence, Translated
 from normconstraints.config import from_config, to_config
 from normconstraints.constraint import (
@@ -15,6 +15,7 @@ from normconstraints.constraint import (
     HasLMO,
     HasSample,
     HasTangent,
+    HasVJP,
     InPlace,
     Quadratic,
     ZeroStays,
@@ -94,6 +95,7 @@ __all__ = [
     "HasLMO",
     "HasSample",
     "HasTangent",
+    "HasVJP",
     "Hyperplane",
     "InPlace",
     "Intersection",
@@ -130,6 +132,7 @@ __all__ = [
     "WeightedL1Ball",
     "ZeroMean",
     "ZeroStays",
+    "derivatives",
     "distance",
     "dual_norm",
     "from_config",

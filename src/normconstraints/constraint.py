@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Self, TypeVar, final
 
-from normconstraints import _array
+from normconstraints import _array, derivatives
 from normconstraints._array import Array, Namespace, Precision
 from normconstraints._parameters import Axis, Number, as_numbers, is_array
 from normconstraints._random import Draw
@@ -111,6 +111,8 @@ class Constraint(Parametrised, ABC):
         if 0 in w.shape:
             self._violation(w, xp)  # so that a wrong axis is an error here too
             return _array.copy(w, xp)
+        if derivatives._attached and isinstance(self, HasVJP):
+            return _recorded(self, w, xp)
         return _array.as_array(self._project(w, xp), w, xp)
 
     __call__ = project
@@ -192,6 +194,23 @@ class Constraint(Parametrised, ABC):
     def _precision(self, w: Array, xp: Namespace) -> Precision:
         name = type(self).__name__
         return _array.precision(w, xp, name, allow_complex=self.allows_complex)
+
+
+def _recorded(constraint: HasVJP, w: Array, xp: Namespace) -> Array:
+    """The projection, with the derivative that the set states where an adapter has registered."""
+
+    def project(w: Array) -> Array:
+        return _array.as_array(constraint._project(w, xp), w, xp)
+
+    attach = derivatives.attachment(xp, parameters(constraint).values())
+    if attach is None:
+        return project(w)
+
+    def vjp(w: Array, result: Array, g: Array) -> Array:
+        with _array.quiet(xp):
+            return _array.as_array(constraint._vjp(w, result, g, xp), w, xp)
+
+    return attach(project, vjp, w)
 
 
 def parameters(constraint: Parametrised) -> dict[str, Any]:
@@ -309,6 +328,22 @@ class HasSample(Constraint):
     @abstractmethod
     def _sample(self, like: Array, draw: Draw, xp: Namespace) -> Array:
         """An array of any dtype near the set; it is cast and projected onto the set afterwards."""
+
+
+class HasVJP(Constraint):
+    """A set that states the derivative of its projection itself, instead of by its algorithm.
+
+    For where the algorithm is wrong or wasteful to differentiate: it meets 0 / 0 where the
+    projection is smooth, or all that it computes would be kept for the backward pass.
+    """
+
+    @abstractmethod
+    def _vjp(self, w: Array, result: Array, g: Array, xp: Namespace) -> Array:
+        """The product of `g` with the Jacobian of the projection at `w`, which is symmetric.
+
+        `result` is the projection of `w`. All are of one shape and dtype. Made of operations that
+        can be differentiated in `w`, `result` and `g`, as it has to serve for second derivatives.
+        """
 
 
 class InPlace(Constraint):

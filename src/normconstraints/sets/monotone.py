@@ -12,7 +12,7 @@ from normconstraints._groups import Groups, running_count
 from normconstraints._oracle import Group
 from normconstraints._order import both_finite, check_single_axis
 from normconstraints._parameters import PER_SET, Axis, assign
-from normconstraints.constraint import Convex, HasTangent, Quadratic, register
+from normconstraints.constraint import Convex, HasTangent, HasVJP, Quadratic, register
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -127,6 +127,33 @@ def _same(numbers: Array) -> Array:
     return numbers[..., :, None] == numbers[..., None, :]
 
 
+def _averaged(x: Array, blocks: Array, xp: Namespace) -> Array:
+    """The mean of `x` over each block, along the last axis, with memory for a few arrays of `x`."""
+    count = _over_blocks(xp.ones_like(blocks), blocks, xp)
+    # Divided first, so that huge numbers do not overflow.
+    return _over_blocks(x / _array.cast(count, x.dtype, xp), blocks, xp)
+
+
+def _over_blocks(x: Array, blocks: Array, xp: Namespace) -> Array:
+    """The sum of `x` over each block, for all its entries, along the last axis."""
+    # Each round doubles how far back an entry adds up, then how far on it looks for the last one
+    # of its block, which has the whole sum.
+    zero = xp.zeros_like(x)
+    step = 1
+    while step < x.shape[-1]:
+        same = blocks[..., step:] == blocks[..., :-step]
+        before = xp.where(same, x[..., :-step], zero[..., step:])
+        x = xp.concat([x[..., :step], x[..., step:] + before], axis=-1)
+        step *= 2
+    step = 1
+    while step < x.shape[-1]:
+        same = blocks[..., step:] == blocks[..., :-step]
+        after = xp.where(same, x[..., step:], x[..., :-step])
+        x = xp.concat([after, x[..., -step:]], axis=-1)
+        step *= 2
+    return x
+
+
 def _sum(groups: Groups, rows: Array) -> Array:
     """The sum along the last axis, exact but for one rounding and for squares of roundings."""
     xp = groups.xp
@@ -152,7 +179,7 @@ def _sum(groups: Groups, rows: Array) -> Array:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class Monotone(Quadratic, Convex, HasTangent):
+class Monotone(Quadratic, Convex, HasTangent, HasVJP):
     r"""The entries of every group are in order along an axis.
 
     .. math:: \{ w : w_1 \le w_2 \le \dots \le w_n \}
@@ -182,7 +209,9 @@ class Monotone(Quadratic, Convex, HasTangent):
     entries use pool adjacent violators, as in scikit-learn.
 
     Gradient: averaging over the blocks of the result; for a group that is in order, the identity.
-    Groups with NaN or infinity come back as they are.
+    The set states that itself (`HasVJP`): where an adapter has registered, as that of PyTorch does,
+    the backward pass keeps the weight and the result, and not what is n squared. Groups with NaN or
+    infinity come back as they are.
 
     The violation is the largest distance from a plane :math:`w_j = w_k` that a pair of entries in
     the wrong order is away: their difference over the root of 2.
@@ -231,6 +260,18 @@ class Monotone(Quadratic, Convex, HasTangent):
         part = _from_rising(groups, -_isotonic(groups, h, pieces), self.increasing)
         finite = both_finite(groups, w)
         return groups.put_back(part, finite, finite)
+
+    def _vjp(self, w: Array, result: Array, g: Array, xp: Namespace) -> Array:
+        groups, weights = Groups(g, self.axis, "Monotone"), Groups(w, self.axis, "Monotone")
+        if weights.precision.eps > 1e-6:
+            # Half precision rounds means of different blocks to one number often enough.
+            y = _rising(weights, weights.wide, self.increasing)
+            blocks = _blocks(weights, y * _scale(weights, y), None)
+        else:
+            blocks = _steps(_rising(groups, result, self.increasing), xp)
+        mean = groups.unflat(_averaged(groups.flat(groups.wide), blocks, xp))
+        moved = xp.logical_not(groups.every(w == result)) & weights.finite
+        return groups.put_back(mean, moved, moved)
 
 
 def slow_projection(group: Group, increasing: bool) -> Group:

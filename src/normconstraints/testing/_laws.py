@@ -470,14 +470,23 @@ def derivative(case: Case) -> None:
         np.asarray(make("gaussian", case.seen.shape, case.form, salt="cotangent"))
     )
     u = case.backend.asarray(cotangent, case.form.name)
-    found = case.backend.numpy(case.backend.pullback(case.constraint, case.w, u))
+    judge_derivative(
+        "derivative",
+        case,
+        cotangent,
+        case.backend.numpy(case.backend.pullback(case.constraint, case.w, u)),
+    )
+
+
+def judge_derivative(law: str, case: Case, cotangent: Any, found: Any) -> None:
+    """Whether `found` is the product of the cotangent with the Jacobian of the projection."""
     bad = ~np.isfinite(case.seen)
     for number, index in enumerate(slices(case)):
         values = found[index]
         if np.any(bad[index]) or np.all(np.isfinite(values)):
             continue
         if np.any(np.isnan(values)) or not _beyond(case, cotangent, index, number, values):
-            raise fail("derivative", group=index, value=values)
+            raise fail(law, group=index, value=values)
     if case.oracle is None or case.regime not in ("gaussian", "interior", "non-contiguous"):
         return
     direction = np.asarray(make("gaussian", case.seen.shape, case.form, salt="direction"))
@@ -501,7 +510,7 @@ def derivative(case: Case) -> None:
         b = sum((x * y for (x,), (y,) in zip(there, push, strict=True)), Decimal(0))
         scale = _exact.norm(way) * max(_exact.norm(there), _exact.norm(pull))
         if abs(a - b) > 16 * case.relative(len(pull)) * scale + case.floor(1):
-            raise fail("derivative", group=i, product=f"{a:.6g}", exact=f"{b:.6g}")
+            raise fail(law, group=i, product=f"{a:.6g}", exact=f"{b:.6g}")
 
 
 def _beyond(case: Case, cotangent: Any, index: Any, number: int, values: Any) -> bool:

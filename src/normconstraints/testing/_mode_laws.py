@@ -9,10 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from normconstraints import modes
+from normconstraints import _array, modes
 from normconstraints._oracle import Group
-from normconstraints.constraint import Convex, HasDualNorm, HasLMO, HasSample, HasTangent, ZeroStays
-from normconstraints.testing import _exact, _laws
+from normconstraints.constraint import (
+    Convex,
+    HasDualNorm,
+    HasLMO,
+    HasSample,
+    HasTangent,
+    HasVJP,
+    ZeroStays,
+)
+from normconstraints.testing import _exact, _laws, _regimes
 from normconstraints.testing._exact import to_group
 from normconstraints.testing._laws import Applies, Case, Law, fail, member, same, slices
 from normconstraints.testing._regimes import make
@@ -164,6 +172,35 @@ def _first_order(case: Case, i: int, p: Group, way: Group, step: Decimal) -> Gro
     (base,) = case.oracle.project_one(p, case.seen.shape, i)
     (after,) = case.oracle.project_one(_exact.along(base, way, -step), case.seen.shape, i)
     return _exact.along([tuple(x / step for x in e) for e in base], after, -1 / step)
+
+
+@law(
+    "own derivative",
+    lambda case: (
+        isinstance(case.constraint, HasVJP)
+        and case.backend.modes
+        and case.data.size > 0
+        and not case.form.is_complex
+        and case.regime != _regimes.LARGE
+    ),
+)
+def own_derivative(case: Case) -> None:
+    """What a set states of its derivative: exact where that exists, finite elsewhere.
+
+    Whether an adapter has registered or not: law "derivative" sees it only then.
+    """
+    cotangent = _gaussian(case, "cotangent")
+    u = case.backend.asarray(cotangent, case.form.name)
+    found = _call(case, _pullback, case.w, u)
+    _kept(case, "own derivative", found)
+    _laws.judge_derivative("own derivative", case, cotangent, case.backend.numpy(found))
+
+
+def _pullback(constraint: HasVJP, w: Any, g: Any) -> Any:
+    xp = _array.namespace(w, type(constraint).__name__)
+    with _array.quiet(xp):
+        result = constraint.project(w)
+        return _array.as_array(constraint._vjp(w, result, g, xp), w, xp)
 
 
 @law("sample", lambda case: _can(HasSample, "gaussian")(case) and case.backend.draws)
