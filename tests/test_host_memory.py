@@ -95,3 +95,60 @@ def _project(c: nc.Constraint, w: Any, library: str, *, in_place: bool = False) 
         return (c.project_(given) if in_place else c(given)).numpy()
     given = np.array(w)
     return c.project_(given) if in_place else c(given)
+
+
+# ------------------------------------------------------------------- norms in single precision
+
+ROWS, SIZE = 64, 300
+GLANCED = (
+    nc.MaxNorm(1.0, axis=1),
+    nc.MinNorm(1.0, axis=1),
+    nc.MinMaxNorm(0.25, 1.0, axis=1),
+    nc.MinMaxNorm(0.25, 1.0, rate=0.5, axis=1),
+    nc.MaxNorm(1e-18, axis=1),
+    nc.MinNorm(1e-25, axis=1),
+)
+ODD = {
+    "on the bound": 1.0,
+    "an ulp outside": 1.0 + 2.0**-23,
+    "zeros": 0.0,
+    "squares underflow": 1e-24,
+    "squares overflow": 1e25,
+    "short": 0.01,
+    "at the shorter bound": 0.25,
+}
+
+
+def _rows(norm: float) -> torch.Tensor:
+    w = torch.tensor(np.random.default_rng(1).standard_normal((ROWS, SIZE)))
+    return (norm * w / w.norm(dim=1, keepdim=True)).float()
+
+
+@pytest.mark.parametrize("odd", [*ODD, "NaN", "infinity"])
+@pytest.mark.parametrize("usual", [0.5, 1e-19, 0.999999, 1.0])
+def test_a_glance_decides_as_the_exact_norms_do(
+    usual: float, odd: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    w = _rows(usual)
+    if odd in ODD:
+        w[ROWS - 1] = _rows(ODD[odd])[ROWS - 1]
+    else:
+        w[ROWS - 1, 3] = float("nan" if odd == "NaN" else "inf")
+    for c in GLANCED:
+        found = c.project_(w.clone())
+        with monkeypatch.context() as exactly:
+            exactly.setattr(_host, "can_glance", lambda *_: False)
+            expected = c.project_(w.clone())
+        torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_where_nothing_moves_a_glance_is_all_that_is_done() -> None:
+    w = _rows(0.5)
+    version = w._version
+    nc.MaxNorm(1.0, axis=1).project_(w)
+    assert w._version == version  # nothing was written
+    w[ROWS - 1] *= 4
+    others = w[:-1].clone()
+    nc.MaxNorm(1.0, axis=1).project_(w)
+    assert torch.equal(w[:-1], others)
+    assert 1 - 2.0**-22 < float(w[-1].double().norm()) <= 1

@@ -25,6 +25,8 @@ _precisions: dict[tuple[Any, ...], Precision] = {}
 # torch, once one of its tensors was here. In traced code this name stands for sys.modules, through
 # which Dynamo would walk while modules are still imported.
 _torch: Any = None
+_sharded: set[type] = set()
+"""The types whose arrays several processes hold in parts."""
 _hosts: dict[type, str] = {}
 """The types whose arrays always are plain host memory: NumPy's own array, no subclass of it."""
 
@@ -58,6 +60,8 @@ def _admit(w: Array, owner: str) -> Namespace:
 
         global _torch
         _torch = sys.modules["torch"]
+        if "torch.DTensor" in names:
+            _sharded.add(kind)
     else:
         from array_api_compat import array_namespace
 
@@ -74,6 +78,11 @@ def _admit(w: Array, owner: str) -> Namespace:
     if f"{kind.__module__}.{kind.__qualname__}" == "numpy.ndarray":
         _hosts[kind] = "numpy"
     return xp
+
+
+def is_sharded(w: Array) -> bool:
+    """Whether `w` is an array that several processes hold in parts, after `namespace` saw it."""
+    return type(w) in _sharded
 
 
 def forget(kind: type) -> None:
@@ -292,13 +301,21 @@ def like(value: Any, w: Array, xp: Namespace, dtype: Any, name: str) -> Array:
     if isinstance(value, float | tuple):
         device = None if _is_jax(xp) else getattr(w, "device", None)
         where = {} if device is None else {"device": device}  # MLX has no such argument
-        return xp.asarray(value, dtype=dtype, **where)
+        return beside(xp.asarray(value, dtype=dtype, **where), w)
     if namespace(value, name) is not xp:
         raise TypeError(
             f"{name} must be of the library of w ({name_of(xp)}), got {_kind(value)}; convert "
             "it, or give nested tuples of numbers, which fit every library"
         )
-    return cast(value, dtype, xp)
+    return beside(cast(value, dtype, xp), w)
+
+
+def beside(x: Array, w: Array) -> Array:
+    """An array that each process has whole, in a form that combines with `w`."""
+    if not is_sharded(w) or is_sharded(x):
+        return x
+    everywhere = sys.modules["torch.distributed.tensor"].Replicate()
+    return type(w).from_local(x, w.device_mesh, [everywhere] * w.device_mesh.ndim, run_check=False)
 
 
 def cast(x: Array, dtype: Any, xp: Namespace) -> Array:
@@ -354,10 +371,22 @@ def accurate_sum(x: Array, axes: tuple[int, ...], xp: Namespace) -> Array:
     # XLA adds complex numbers one after the other, and merges sums over axes into one.
     serial = _is_jax(xp) and bool(xp.isdtype(x.dtype, "complex floating"))
     if xp.__name__ in _ACCURATE_SUMS and not serial:
-        return xp.sum(x, axis=axes, keepdims=True) if axes else x
+        return exchanged(xp.sum(x, axis=axes, keepdims=True), xp) if axes else x
     for axis in axes:
         x = xp.sum(fold(x, axis, xp), axis=axis, keepdims=True)
     return x
+
+
+def exchanged(x: Array, xp: Namespace) -> Array:
+    """What was reduced over an axis that several processes hold: exchanged now, and only once.
+
+    A torch DTensor would exchange the parts anew at each use of the result.
+    """
+    placements = getattr(x, "placements", None) if "torch" in xp.__name__ else None
+    if placements is None or not any(p.is_partial() for p in placements):
+        return x
+    whole = sys.modules["torch.distributed.tensor"].Replicate()
+    return x.redistribute(placements=[whole if p.is_partial() else p for p in placements])
 
 
 def fold(x: Array, axis: int, xp: Namespace) -> Array:
@@ -410,6 +439,11 @@ def write(w: Array, value: Array) -> None:
     # On torch this is copy_, which moves the version counter; .data would not, and a backward pass
     # through the old value would be silently wrong.
     w[...] = value
+
+
+def write_rows(w: Array, rows: Array, value: Array) -> None:
+    """Overwrite some rows of a torch tensor, likewise."""
+    w.index_copy_(0, rows, value)
 
 
 def unrecorded(xp: Namespace) -> AbstractContextManager[Any]:

@@ -93,12 +93,14 @@ class Groups:
             return x
         if self.size == 0:
             return self.xp.sum(x, axis=self.axes, keepdims=True)
-        return self.xp.max(x, axis=self.axes, keepdims=True)
+        return _array.exchanged(self.xp.max(x, axis=self.axes, keepdims=True), self.xp)
 
     def count(self, mask: Array) -> Array:
         """How many entries of each group are true, in the dtype that computes."""
         ones = self.xp.astype(mask, self.precision.accumulator)
-        return self.xp.sum(ones, axis=self.axes, keepdims=True) if self.axes else ones
+        if not self.axes:
+            return ones
+        return _array.exchanged(self.xp.sum(ones, axis=self.axes, keepdims=True), self.xp)
 
     @property
     def finite(self) -> Array:
@@ -115,7 +117,9 @@ class Groups:
 
     def every(self, mask: Array) -> Array:
         """Groups in which the mask holds everywhere."""
-        return self.xp.all(mask, axis=self.axes, keepdims=True) if self.axes else mask
+        if not self.axes:
+            return mask
+        return _array.exchanged(self.xp.all(mask, axis=self.axes, keepdims=True), self.xp)
 
     def shrunk(self) -> tuple[Array, Any]:
         """The widened groups times a power of two of at most 1, and that: their sums are finite."""

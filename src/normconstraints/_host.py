@@ -20,6 +20,9 @@ from normconstraints._array import Array, Precision
 BLOCK = {"numpy": 1 << 19, "torch": 1 << 20}
 _ACROSS = 1 << 18
 _THREADED = 1 << 22
+_GLANCED = 1 << 14
+_LONGEST_GLANCED = 1 << 16
+"""Of longer rows the norms in single precision are known too roughly."""
 
 
 def name_of(w: Array, precision: Precision) -> str | None:
@@ -30,6 +33,34 @@ def name_of(w: Array, precision: Precision) -> str | None:
     if precision.wide is None:
         return library if library == "numpy" and precision.eps == 2.0**-52 else None
     return library
+
+
+def can_glance(w: Array, axes: tuple[int, ...], library: str | None, precision: Precision) -> bool:
+    """Whether norms in single precision say enough: of groups that follow each other in torch."""
+    if library != "torch" or not precision.by_factor or not axes or not w.is_contiguous():
+        return False
+    if axes != tuple(range(axes[0], w.ndim)) or "numpy" not in sys.modules:
+        return False
+    return entries(w) >= _GLANCED and _array.group_size(w, axes) <= _LONGEST_GLANCED
+
+
+def glance(rows: Array, precision: Precision) -> tuple[Array, Array, Any]:
+    """Bounds of the norms of the rows of a matrix of torch, in NumPy, which is quicker with few.
+
+    Where squares overflow the upper bound is infinite.
+    """
+    norm = sys.modules["torch"].linalg.vector_norm
+    rough = norm(rows.detach(), dim=1).numpy().astype("float64")
+    # Whatever the order of the sum, each entry adds one rounding, and what underflows is flushed.
+    relative = rows.shape[1] * precision.eps
+    absolute = math.sqrt(rows.shape[1] * precision.smallest)
+    low, high = rough * (1 - relative) - absolute, rough * (1 + relative) + absolute
+    return low.clip(0.0), high, _array.namespace(rough, "glance")
+
+
+def chosen(masks: Sequence[Array]) -> Array:
+    """The rows in which one of the masks is true, for torch."""
+    return sys.modules["torch"].from_numpy((masks[0] | masks[1]).nonzero()[0])
 
 
 class Rows:

@@ -36,11 +36,13 @@ def project_length(
     owner: str,
     rate: Number = 1.0,
     out: Array | None = None,
+    often_inside: bool = False,
 ) -> Array:
     """`w` with the groups that `goal` names multiplied to the length that it gives.
 
     With `rate` below 1 they go only that part of the way. The result is written to `out`, which may
-    be `w`, if that is given. Errors are in the name of the class `owner`.
+    be `w`, if that is given. Errors are in the name of the class `owner`. A set with an interior
+    says `often_inside`: it pays to look roughly whether any group has to move.
     """
     xp = _array.namespace(w, owner)
     precision = _array.precision(w, xp, owner)
@@ -49,6 +51,15 @@ def project_length(
         rate = _groupwise({"rate": rate}, w, axes, xp, precision, owner)["rate"]
     values = _groupwise(bounds, w, axes, xp, precision, owner)
     library = _host.name_of(w, precision)
+    plain = [type(value) is float for value in (rate, *values.values())]
+    if often_inside and out is w and all(plain) and _host.can_glance(w, axes, library, precision):
+        rows = xp.reshape(w, (-1, _array.group_size(w, axes)))
+        few = _outside_at_a_glance(rows, goal, values, precision)
+        if few is not None:
+            if few.shape[0]:
+                part = project_length(rows[few], 1, goal, bounds, owner=owner, rate=rate)
+                _array.write_rows(rows, few, part)
+            return w
     if library is not None and out is not None and _host.entries(w) > _host.BLOCK[library]:
         rows = _host.Rows(w, library)
         if 0 not in rows.axes(axes):
@@ -57,6 +68,26 @@ def project_length(
     norms = measure(w, axes, xp, precision, library)
     length, moved = goal(norms, **values)
     return rescale(w, norms, length, moved, library, rate, out)
+
+
+def _outside_at_a_glance(
+    rows: Array, goal: Rule, bounds: dict[str, Any], precision: Precision
+) -> Array | None:
+    """The few rows of torch's host memory that may have to move, None if they are not few.
+
+    By norms in single precision, which cost a third, and a bound for their error. What a rule says
+    of a norm it says of all that are longer, or of all that are shorter, so that it is enough to
+    ask it of both ends.
+    """
+    count, size = rows.shape
+    few = None
+    for part in (rows[: max(1, count // 16)], rows):  # often the first ones tell
+        low, high, xp = _host.glance(part, precision)
+        ends = [Norms(end, 1.0, size, xp, precision, None, most=0.0) for end in (low, high)]
+        few = _host.chosen([goal(end, **bounds)[1] for end in ends])
+        if few.shape[0] * 8 > part.shape[0]:
+            return None
+    return few
 
 
 def _project_rows(
@@ -440,7 +471,7 @@ def power_of_two(y: Array, axes: tuple[int, ...], xp: Namespace, precision: Prec
     size = xp.maximum(xp.abs(xp.real(y)), xp.abs(xp.imag(y))) if precision.is_complex else xp.abs(y)
     if 0 in y.shape:
         return xp.sum(size, axis=axes, keepdims=True) + 1.0
-    largest = xp.max(size, axis=axes, keepdims=True) if axes else size
+    largest = _array.exchanged(xp.max(size, axis=axes, keepdims=True), xp) if axes else size
     scale = ones = xp.ones_like(largest)
     for part in (2, 4, 8):
         power = 2.0 ** (precision.exponent // part)

@@ -30,6 +30,8 @@ from normconstraints.constraint import (
     Entrywise,
     Gradual,
     Grouped,
+    parameters,
+    parts,
     register,
 )
 from normconstraints.sets import Box, MaxNorm, NonNeg, Simplex
@@ -42,6 +44,21 @@ _SETTLING = 16
 
 
 # ------------------------------------------------------------------------------- parts in general
+
+
+class _OfParts(Constraint):
+    """A set made of others: its groups are as far as theirs together."""
+
+    def _span(self, ndim: int) -> tuple[int, ...]:
+        return tuple(sorted({axis for part in _members(self) for axis in part._span(ndim)}))
+
+    def _whole(self, ndim: int) -> tuple[int, ...]:
+        return tuple(sorted({axis for part in _members(self) for axis in part._whole(ndim)}))
+
+
+def _members(constraint: Constraint) -> tuple[Constraint, ...]:
+    """The constraints of which one is made."""
+    return tuple(part for value in parameters(constraint).values() for part in parts(value))
 
 
 def _check_constraint(owner: Constraint, value: Any) -> Constraint:
@@ -193,7 +210,7 @@ def _check_common(parts: tuple[Constraint, ...]) -> None:
 @register
 @final
 @dataclass(frozen=True, eq=False, repr=False, init=False)
-class Intersection(Constraint):
+class Intersection(_OfParts):
     r"""What is in each of several sets; ``a & b`` is short for it.
 
     .. math:: C_1 \cap C_2 \cap \dots \cap C_m
@@ -417,7 +434,7 @@ def _in_turn(owner: Constraint, parts: tuple[Constraint, ...], w: Array) -> Arra
 @register
 @final
 @dataclass(frozen=True, eq=False, repr=False, init=False)
-class Sequence(Constraint):
+class Sequence(_OfParts):
     r"""Projections one after the other, in the order given.
 
     .. math:: P_m(\dots P_2(P_1(w)))
@@ -485,7 +502,7 @@ class Sequence(Constraint):
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class Relaxed(Gradual):
+class Relaxed(_OfParts, Gradual):
     r"""Part of the way to a set at each call.
 
     .. math:: w + \lambda \, (P(w) - w)
@@ -568,7 +585,7 @@ class Relaxed(Gradual):
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class Masked(Constraint):
+class Masked(_OfParts):
     r"""A constraint on a rectangular part of a weight; the rest of it is left alone.
 
     .. math:: \{ w : w_{part} \in C \}
@@ -631,6 +648,13 @@ class Masked(Constraint):
     def allows_complex(self) -> bool:  # type: ignore[override]
         """Whether the constraint has a meaning for complex numbers."""
         return self.constraint.allows_complex
+
+    def _span(self, ndim: int) -> tuple[int, ...]:
+        return tuple(sorted({*super()._span(ndim), *range(min(len(self.part), ndim))}))
+
+    def _whole(self, ndim: int) -> tuple[int, ...]:
+        # Along the axes that it cuts it has to know which places are its own.
+        return tuple(sorted({*super()._whole(ndim), *range(min(len(self.part), ndim))}))
 
     def _ranges(self, w: Array) -> list[range]:
         """The places along each axis."""
@@ -751,7 +775,7 @@ def _stretch(x: Array, axis: int, places: range, size: int, xp: Namespace) -> Ar
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class Translated(Constraint):
+class Translated(_OfParts):
     r"""A set moved to another place: around pretrained weights, say.
 
     .. math:: c + C = \{ w : w - c \in C \}, \qquad P(w) = c + P_C(w - c)

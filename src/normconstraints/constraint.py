@@ -7,9 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Self, TypeVar, final
 
-from normconstraints import _array, derivatives
+from normconstraints import _array, _sharded, derivatives
 from normconstraints._array import Array, Namespace, Precision
-from normconstraints._parameters import Axis, Number, as_numbers, is_array
+from normconstraints._parameters import WHOLE, Axis, Number, as_numbers, is_array
 from normconstraints._random import Draw
 
 _TEACH_AXIS = (
@@ -108,6 +108,8 @@ class Constraint(Parametrised, ABC):
         """
         xp = _array.namespace(w, type(self).__name__)
         self._precision(w, xp)
+        if _array.is_sharded(w):
+            return _sharded.project(self, w, xp)
         if 0 in w.shape:
             self._violation(w, xp)  # so that a wrong axis is an error here too
             return _array.copy(w, xp)
@@ -142,7 +144,10 @@ class Constraint(Parametrised, ABC):
         xp = _array.namespace(w, name)
         self._precision(w, xp)
         _array.check_writable(w, xp, name)
-        if 0 in w.shape:
+        if _array.is_sharded(w):
+            with _array.unrecorded(xp):
+                _sharded.project_(self, w, xp)
+        elif 0 in w.shape:
             self._violation(w, xp)
         elif isinstance(self, InPlace):
             with _array.unrecorded(xp):
@@ -171,6 +176,8 @@ class Constraint(Parametrised, ABC):
         """
         xp = _array.namespace(w, type(self).__name__)
         self._precision(w, xp)
+        if _array.is_sharded(w):
+            return _sharded.violation(self, w, xp)
         return self._violation(w, xp)
 
     @final
@@ -189,6 +196,27 @@ class Constraint(Parametrised, ABC):
     @abstractmethod
     def _violation(self, w: Array, xp: Namespace) -> Array:
         """The distance of each group from the set by its definition, 0 inside."""
+
+    def _span(self, ndim: int) -> tuple[int, ...]:
+        """The axes that a group spans; all of them if that is not known."""
+        return tuple(range(ndim))
+
+    def _whole(self, ndim: int) -> tuple[int, ...]:
+        """Those of them along which an array must not be cut over processes."""
+        return self._span(ndim)
+
+    @final
+    def _fits_parts(self) -> bool:
+        """Whether no parameter belongs to a place in the array, so that any part has the same."""
+        fields: dict[str, dataclasses.Field[Any]] = getattr(self, "__dataclass_fields__", {})
+        for field in fields.values():
+            value = getattr(self, field.name)
+            if held := parts(value):
+                if not all([part._fits_parts() for part in held]):  # noqa: C419 - for Dynamo
+                    return False
+            elif field.metadata.get("per") != WHOLE and (is_array(value) or _has_float(value)):
+                return False
+        return True
 
     @final
     def _precision(self, w: Array, xp: Namespace) -> Precision:
@@ -218,6 +246,13 @@ def parameters(constraint: Parametrised) -> dict[str, Any]:
     if not dataclasses.is_dataclass(constraint):
         return {}
     return {field.name: getattr(constraint, field.name) for field in dataclasses.fields(constraint)}
+
+
+def _has_float(value: Any) -> bool:
+    """Whether a parameter is nested tuples of numbers: axes and places are integers."""
+    if isinstance(value, tuple):
+        return any([_has_float(v) or isinstance(v, float | bool) for v in value])  # noqa: C419
+    return False
 
 
 def parts(value: Any) -> tuple[Constraint, ...]:
@@ -264,9 +299,23 @@ class Grouped(Constraint):
 
     axis: Axis
 
+    def _span(self, ndim: int) -> tuple[int, ...]:
+        return _array.normalise_axis(self.axis, ndim, type(self).__name__)
+
+
+class Summed(Grouped):
+    """A set that needs only sums over its groups: of an array in parts, the parts stay there."""
+
+    def _whole(self, ndim: int) -> tuple[int, ...]:
+        self._span(ndim)  # so that a wrong axis is an error here too
+        return ()
+
 
 class Entrywise(Constraint):
     """A set that bounds each entry by itself: NaN stays, infinity is clipped, nothing spreads."""
+
+    def _span(self, ndim: int) -> tuple[int, ...]:
+        return ()
 
 
 class Convex(Constraint):

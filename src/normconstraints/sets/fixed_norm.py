@@ -19,11 +19,11 @@ from normconstraints._oracle import Group, length, scaled
 from normconstraints._parameters import Axis, Number, assign, check_axis, check_number
 from normconstraints._random import Draw
 from normconstraints.constraint import (
-    Grouped,
     HasLMO,
     HasSample,
     HasTangent,
     InPlace,
+    Summed,
     ZeroStays,
     register,
 )
@@ -48,7 +48,7 @@ def _excess(norms: Norms, value: Any) -> Decision:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class FixedNorm(Grouped, ZeroStays, InPlace, HasLMO, HasTangent, HasSample):
+class FixedNorm(Summed, ZeroStays, InPlace, HasLMO, HasTangent, HasSample):
     r"""The Euclidean norm of every group is `value`.
 
     .. math:: \{ w : \|w_G\|_2 = r \text{ for every group } G \}

@@ -14,11 +14,11 @@ from normconstraints._parameters import Axis, Number, assign, check_axis, check_
 from normconstraints._random import Draw
 from normconstraints.constraint import (
     Entrywise,
-    Grouped,
     HasDualNorm,
     HasLMO,
     HasSample,
     HasTangent,
+    Summed,
     register,
 )
 
@@ -69,7 +69,7 @@ def _rounded(radius: Any, precision: Precision) -> Any:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class LInfBall(Grouped, Entrywise, HasDualNorm, HasLMO, HasTangent, HasSample):
+class LInfBall(Summed, Entrywise, HasDualNorm, HasLMO, HasTangent, HasSample):
     r"""The largest modulus in every group is at most `radius`.
 
     .. math:: \{ w : \max_{i \in G} |w_i| \le r \text{ for every group } G \}

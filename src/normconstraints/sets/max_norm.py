@@ -21,12 +21,12 @@ from normconstraints._oracle import Group, length, positive, scaled
 from normconstraints._parameters import Axis, Number, assign, check_axis, check_number
 from normconstraints._random import Draw
 from normconstraints.constraint import (
-    Grouped,
     HasDualNorm,
     HasLMO,
     HasSample,
     HasTangent,
     InPlace,
+    Summed,
     register,
 )
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 def project_max_norm(w: Array, max_value: Number, *, axis: Axis, out: Array | None = None) -> Array:
     """The nearest array whose groups have a norm of at most `max_value`; see `MaxNorm`."""
     bounds = {"max_value": max_value}
-    return project_length(w, axis, _goal, bounds, owner="MaxNorm", out=out)
+    return project_length(w, axis, _goal, bounds, owner="MaxNorm", out=out, often_inside=True)
 
 
 def _goal(norms: Norms, max_value: Any) -> Decision:
@@ -55,7 +55,7 @@ def _excess(norms: Norms, max_value: Any) -> Decision:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class MaxNorm(Grouped, InPlace, HasDualNorm, HasLMO, HasTangent, HasSample):
+class MaxNorm(Summed, InPlace, HasDualNorm, HasLMO, HasTangent, HasSample):
     r"""The Euclidean norm of every group is at most `max_value`.
 
     .. math:: \{ w : \|w_G\|_2 \le r \text{ for every group } G \}

@@ -18,10 +18,10 @@ from normconstraints._oracle import Group, length, positive, scaled
 from normconstraints._parameters import Axis, Number, assign, check_axis, check_number, check_order
 from normconstraints.constraint import (
     Gradual,
-    Grouped,
     HasLMO,
     HasTangent,
     InPlace,
+    Summed,
     ZeroStays,
     register,
 )
@@ -41,7 +41,9 @@ def project_min_max_norm(
 ) -> Array:
     """`w` moved by `rate` towards norms from `min_value` to `max_value`; see `MinMaxNorm`."""
     bounds = {"min_value": min_value, "max_value": max_value}
-    return project_length(w, axis, _goal, bounds, owner="MinMaxNorm", rate=rate, out=out)
+    return project_length(
+        w, axis, _goal, bounds, owner="MinMaxNorm", rate=rate, out=out, often_inside=True
+    )
 
 
 def _goal(norms: Norms, min_value: Any, max_value: Any) -> Decision:
@@ -67,7 +69,7 @@ def _excess(norms: Norms, min_value: Any, max_value: Any) -> Decision:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class MinMaxNorm(Grouped, Gradual, ZeroStays, InPlace, HasLMO, HasTangent):
+class MinMaxNorm(Summed, Gradual, ZeroStays, InPlace, HasLMO, HasTangent):
     r"""The Euclidean norm of every group lies between `min_value` and `max_value`.
 
     .. math:: \{ w : a \le \|w_G\|_2 \le b \text{ for every group } G \}

@@ -9,7 +9,7 @@ from normconstraints._array import Array, Namespace
 from normconstraints._norms import Decision, Norms, along_sphere, length_violation, project_length
 from normconstraints._oracle import Group, length, positive, scaled
 from normconstraints._parameters import Axis, Number, assign, check_axis, check_number
-from normconstraints.constraint import Grouped, HasTangent, InPlace, ZeroStays, register
+from normconstraints.constraint import HasTangent, InPlace, Summed, ZeroStays, register
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 def project_min_norm(w: Array, value: Number, *, axis: Axis, out: Array | None = None) -> Array:
     """The nearest array whose groups have a norm of at least `value`; see `MinNorm`."""
-    return project_length(w, axis, _goal, {"value": value}, owner="MinNorm", out=out)
+    bounds = {"value": value}
+    return project_length(w, axis, _goal, bounds, owner="MinNorm", out=out, often_inside=True)
 
 
 def _goal(norms: Norms, value: Any) -> Decision:
@@ -35,7 +36,7 @@ def _excess(norms: Norms, value: Any) -> Decision:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class MinNorm(Grouped, ZeroStays, InPlace, HasTangent):
+class MinNorm(Summed, ZeroStays, InPlace, HasTangent):
     r"""The Euclidean norm of every group is at least `value`.
 
     .. math:: \{ w : \|w_G\|_2 \ge r \text{ for every group } G \}

@@ -19,11 +19,11 @@ from normconstraints._oracle import Group, length, scaled
 from normconstraints._parameters import Axis, assign, check_axis
 from normconstraints._random import Draw
 from normconstraints.constraint import (
-    Grouped,
     HasLMO,
     HasSample,
     HasTangent,
     InPlace,
+    Summed,
     ZeroStays,
     register,
 )
@@ -48,7 +48,7 @@ def _excess(norms: Norms) -> Decision:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class UnitNorm(Grouped, ZeroStays, InPlace, HasLMO, HasTangent, HasSample):
+class UnitNorm(Summed, ZeroStays, InPlace, HasLMO, HasTangent, HasSample):
     r"""The Euclidean norm of every group is 1.
 
     .. math:: \{ w : \|w_G\|_2 = 1 \text{ for every group } G \}

@@ -20,11 +20,11 @@ from normconstraints._oracle import Group, scaled, square
 from normconstraints._parameters import Axis, Number, assign, check_axis, check_number
 from normconstraints._random import Draw
 from normconstraints.constraint import (
-    Grouped,
     HasLMO,
     HasSample,
     HasTangent,
     InPlace,
+    Summed,
     ZeroStays,
     register,
 )
@@ -54,7 +54,7 @@ def _excess(norms: Norms, value: Any) -> Decision:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class UnitRMS(Grouped, ZeroStays, InPlace, HasLMO, HasTangent, HasSample):
+class UnitRMS(Summed, ZeroStays, InPlace, HasLMO, HasTangent, HasSample):
     r"""The root mean square of every group is `value`.
 
     .. math:: \{ w : \|w_G\|_2 = r \sqrt{n} \text{ for every group } G \text{ of } n
