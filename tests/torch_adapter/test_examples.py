@@ -1,0 +1,46 @@
+"""The examples for PyTorch, run by the line that they give."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("sklearn")
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("example", "needs", "weights"),
+    [
+        ("torch_plain", "torch", 4),
+        ("torch_lightning", "lightning", 2),
+        ("torch_trainer", "transformers", 7),
+    ],
+)
+def test_an_example_learns_and_ends_inside(example: str, needs: str, weights: int) -> None:
+    pytest.importorskip(needs)
+    text = (ROOT / f"examples/{example}.py").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^Run: python (.*)$", text, re.MULTILINE)
+    done = subprocess.run(
+        [sys.executable, *shlex.split(line)],
+        cwd=ROOT,
+        # With more threads such small matrices are slower, by far if other tests run meanwhile.
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (accuracy,) = re.findall(r"^([\d.]+)% of the test images are right$", done.stdout, re.MULTILINE)
+    assert float(accuracy) > 50  # a guess is right once in ten times
+    violations = re.findall(r"^(\S+): largest violation (\S+)$", done.stdout, re.MULTILINE)
+    assert len(violations) == weights
+    assert {value for _, value in violations} == {"0"}
