@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import array_api_strict
 import numpy as np
@@ -199,3 +200,36 @@ def test_groups_of_the_issue_that_started_this() -> None:
     assert math.prod(nc.MaxNorm(3.0, axis=0).violation(np.ones(shape)).shape) == 96
     c = layout.resolve(nc.MaxNorm(3.0, axis="unit"), Layout("s..io"), shape)
     assert c.violation(np.ones(shape)).shape == (32,)
+
+
+def _examples() -> list[nc.Constraint]:
+    classes = [getattr(nc, name) for name in nc.__all__]
+    sets = [c for c in classes if isinstance(c, type) and issubclass(c, nc.Constraint)]
+    return [
+        example
+        for cls in sets
+        for example in getattr(sys.modules[cls.__module__], "EXAMPLES", ())
+        if type(example) is cls
+    ]
+
+
+def test_a_stack_of_weights_is_projected_as_each_of_them() -> None:
+    rng, seen = np.random.default_rng(0), set()
+    for c in _examples():
+        for shape in ((6, 8), (8, 8), (8, 6), (6, 8, 3)):
+            weights = 2 * rng.standard_normal((3, *shape)).astype(np.float32)
+            stacked = layout.stacked(c, len(shape))
+            try:
+                expected = [c(w) for w in weights]
+            except ValueError:
+                continue  # not the shape of this example
+            if stacked is None:
+                assert isinstance(
+                    c, nc.Intersection | nc.Sequence | nc.Relaxed | nc.Masked | nc.Translated
+                )
+                continue
+            np.testing.assert_allclose(stacked(weights), expected, rtol=4e-7, atol=4e-7)
+            seen.add(type(c))
+    assert len(seen) > 30
+    assert layout.stacked(UNIT, 2) is None
+    assert layout.stacked(InView(nc.MaxNorm(1.0, axis=0), (4, 3)), 2) is None

@@ -4,6 +4,13 @@ Importing it declares the layers of torch.nn to `normconstraints.layout`, lets `
 a ``torch.nn.Module``, and gives autograd the derivatives that sets state themselves.
 """
 
+try:
+    import torch as _torch  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        'normconstraints_torch needs PyTorch; run: pip install "normconstraints[torch]"'
+    ) from error
+
 from normconstraints_torch import _derivative as _derivative
 from normconstraints_torch import _layouts as _layouts
 from normconstraints_torch._attach import Handle, constrain, project_

@@ -3,79 +3,88 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self, final
 
 import torch
 
-from normconstraints import Bound, Constraint, Rules, Scheduled
+from normconstraints import Constraint, Rules, Scheduled
 from normconstraints.report import Report
-from normconstraints_torch._weights import OutOfReach, unwrap
+from normconstraints_torch import _targets
+from normconstraints_torch._optimizers import unwrap_optimizer
+from normconstraints_torch._targets import Stacks, Target
+from normconstraints_torch._weights import unwrap
 
 
-@dataclass(frozen=True)
-class _Target:
-    """A weight, by the module that holds it: the parameter itself may be replaced at any time."""
+class _Share:
+    """The weights that are projected after the steps of one optimizer, and how many it has taken.
 
-    name: str
-    module: torch.nn.Module
-    attribute: str
-    bound: Bound
+    It does not refer to the optimizer, so that a handle does not keep that alive.
+    """
 
-    def weight(self) -> torch.nn.Parameter:
-        """The parameter as it is now."""
-        try:
-            return self.module.get_parameter(self.attribute)
-        except AttributeError:
-            # A parametrization leaves a computed tensor under the old name: to project that would
-            # change nothing and say nothing.
-            raise ValueError(
-                f"{self.name!r} must be a parameter of its module, and is one no longer "
-                "(parametrized or deleted?); remove the handle and constrain the model as it is now"
-            ) from None
+    def __init__(self, targets: list[Target], step: int) -> None:
+        self.targets, self.step = targets, step
+        self.stacks = Stacks()
+        self.hook: torch.utils.hooks.RemovableHandle | None = None
 
     @property
-    def start(self) -> int:
-        """The first step at which it is constrained."""
-        constraint = self.bound.constraint
-        return constraint.start if isinstance(constraint, Scheduled) else 0
+    def last(self) -> int:
+        return max(self.step - 1, 0)
 
 
 @final
 class Handle:
-    """What `constrain` attached: the constrained weights of one model, under one optimizer.
+    """What `constrain` attached: the constrained weights of one model, under its optimizers.
 
     Used in a ``with`` block it takes itself off at the end.
 
     Attributes
     ----------
-    step : int
-        How many steps the optimizer has taken, which is the number of its next one: schedules and
-        reports count from 0.
     report : normconstraints.report.Report
         What the projections did, every `report_every` steps; without that it stays empty.
     """
 
     def __init__(
-        self, model: torch.nn.Module, targets: list[_Target], step: int, report_every: int | None
+        self,
+        model: torch.nn.Module,
+        shares: list[_Share],
+        report_every: int | None,
+        frozen: bool,
     ) -> None:
-        self.step = step
         self.report = Report()
         self._report_every = report_every
+        self._frozen = frozen
         self._model = model
-        self._targets = targets
-        self._hook: torch.utils.hooks.RemovableHandle | None = None
+        self._shares = shares
 
     def __repr__(self) -> str:
-        rules = {target.name: target.bound.constraint for target in self._targets}
-        return f"<Handle {'attached' if self._hook else 'removed'}: {rules}>"
+        rules = {t.name: t.bound.constraint for share in self._shares for t in share.targets}
+        return f"<Handle {'attached' if self._attached else 'removed'}: {rules}>"
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.remove()
+
+    @property
+    def step(self) -> int:
+        """How many steps were taken, which is the number of the next one: counted from 0.
+
+        Of several optimizers, those of the one that took most; `steps` has them all. A trainer
+        that counts by itself may set it.
+        """
+        return max(self.steps)
+
+    @step.setter
+    def step(self, count: int) -> None:
+        for share in self._shares:
+            share.step = count
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """How many steps each of the optimizers has taken."""
+        return tuple(share.step for share in self._shares)
 
     def project_(self) -> None:
         """Project every weight now: after a load, or after a change that no optimizer made.
@@ -88,8 +97,9 @@ class Handle:
         TypeError, ValueError
             If a weight does not fit its constraint. No weight is changed then.
         """
-        _check(self._targets, self._last)
-        _project(self._targets, self._last)
+        self._check()
+        for share in self._shares:
+            _targets.project_(share.targets, share.last, self._frozen)
 
     def violation(self) -> dict[str, torch.Tensor]:
         """How far each group of each weight is outside, by the names of the weights.
@@ -98,37 +108,45 @@ class Handle:
         -------
         dict of str to Tensor
             One number per group, in the units of the weights, 0 inside. Frozen weights
-            (``requires_grad=False``) are left out, as they are not projected, and so are those
+            (``requires_grad=False``) are left out unless they are projected, and so are those
             whose `Scheduled` constraint has not started. A tied weight has its first name.
         """
-        return _check(self._targets, self._last)
+        return self._check()
 
     def remove(self) -> None:
-        """Take the hook off the optimizer; the weights stay as they are. Twice does no harm."""
-        if self._hook is not None:
-            self._hook.remove()
-            self._hook = None
+        """Take the hooks off the optimizers; the weights stay as they are. Twice does no harm."""
+        for share in self._shares:
+            if share.hook is not None:
+                share.hook.remove()
+                share.hook = None
 
     @property
-    def _last(self) -> int:
-        return max(self.step - 1, 0)
+    def _attached(self) -> bool:
+        return any(share.hook is not None for share in self._shares)
 
-    def _after_step(self, *_: object) -> None:
-        step = self.step
-        self.step += 1
+    def _check(self) -> dict[str, torch.Tensor]:
+        found: dict[str, torch.Tensor] = {}
+        for share in self._shares:
+            found |= _targets.check(share.targets, share.last, self._frozen)
+        return found
+
+    def _after_step(self, share: _Share) -> None:
+        step = share.step
+        share.step += 1
         with torch.no_grad():
-            for target, weight in _trainable(self._targets):
-                if target.bound.due(step):
-                    self._project(target, weight, step)
-
-    def _project(self, target: _Target, weight: torch.nn.Parameter, step: int) -> None:
-        constraint = target.bound.at(step)
-        if self._report_every is None or step % self._report_every:
-            constraint.project_(weight)
-            return
-        before = weight.detach().clone()
-        constraint.project_(weight)
-        self.report.record(step, target.name, constraint, before, weight)
+            due = [
+                (target, weight)
+                for target, weight in _targets.current(share.targets, self._frozen)
+                if target.bound.due(step)
+            ]
+            if self._report_every is None or step % self._report_every:
+                share.stacks.project_(due, step)
+                return
+            for target, weight in due:
+                constraint = target.bound.at(step)
+                before = weight.detach().clone()
+                constraint.project_(weight)
+                self.report.record(step, target.name, constraint, before, weight)
 
 
 # For each optimizer the handles on it. A handle does not refer to its optimizer, so that the two
@@ -141,10 +159,11 @@ _handles: weakref.WeakKeyDictionary[torch.optim.Optimizer, list[Handle]] = (
 def constrain(
     model: torch.nn.Module,
     rules: Rules | Mapping[Any, Constraint | Scheduled | None],
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | Iterable[torch.optim.Optimizer],
     *,
-    step: int = 0,
+    step: int | Sequence[int] = 0,
     report_every: int | None = None,
+    frozen: bool = False,
 ) -> Handle:
     """Project weights of a model now and after every step of an optimizer.
 
@@ -157,14 +176,19 @@ def constrain(
         the prefixes of wrappers (``_orig_mod.``, ``module.``, ``_fsdp_wrapped_module.``,
         ``_checkpoint_wrapped_module.``); a parametrized weight has the name that it has in its
         layer.
-    optimizer : torch.optim.Optimizer
-        The one that updates the weights. Its state (momentum) is left alone.
-    step : int, default 0
-        How many steps were taken before, if training goes on from a checkpoint. Only `Scheduled`
-        constraints and reports ask for it.
+    optimizer : torch.optim.Optimizer or several
+        The one that updates the weights; those of Accelerate, Lightning and Fabric too. Its state
+        (momentum) is left alone. With several, each weight is projected after the steps of the one
+        that updates it, and one that none of them updates after those of the first.
+    step : int or sequence of int, default 0
+        How many steps were taken before, if training goes on from a checkpoint: one number, or one
+        for each optimizer. Only `Scheduled` constraints and reports ask for it.
     report_every : int, optional
         Record what the projections do in ``handle.report``, at steps 0, `report_every` and so on.
         This copies weights and waits for the device; on other steps it costs nothing.
+    frozen : bool, default False
+        Project frozen weights (``requires_grad=False``) too. Else they are skipped, for as long as
+        they are frozen.
 
     Returns
     -------
@@ -182,11 +206,14 @@ def constrain(
     Notes
     -----
     Steps count from 0: after the first one a `Scheduled` constraint is asked for step 0, and so is
-    it when attached. What starts later is not projected before. Frozen weights
-    (``requires_grad=False``) are skipped, for as long as they are frozen. Weights are looked up at
-    each step, so ``load_state_dict(assign=True)`` is survived. A loaded weight is projected at the
-    next step, or by `Handle.project_`. A copy of the optimizer (deepcopy, pickle) has no hooks:
-    constrain again.
+    it when attached. What starts later is not projected before. Weights are looked up at each step,
+    so ``load_state_dict(assign=True)`` is survived. A loaded weight is projected at the next step,
+    or by `Handle.project_`. A copy of the optimizer (deepcopy, pickle) has no hooks: constrain
+    again. Small weights that are alike are stacked and projected as one.
+
+    Of weights that several processes hold in parts (FSDP2, tensor parallel) each process projects
+    its own as long as the groups are whole there. Norm sets across the parts exchange one sum, all
+    others gather the weight.
 
     Examples
     --------
@@ -201,25 +228,72 @@ def constrain(
     >>> {name: float(v.max()) for name, v in handle.violation().items()}
     {'0.weight': 0.0}
     """
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise TypeError(
-            f"constrain: optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}"
+    optimizers = _optimizers(optimizer)
+    steps = [step] * len(optimizers) if isinstance(step, int) else list(step)
+    for count in steps:
+        _check_count("step", count, 0)
+    if len(steps) != len(optimizers):
+        raise ValueError(
+            f"constrain: step must be one number, or one for each of {len(optimizers)} optimizers, "
+            f"got {step!r}"
         )
-    _check_count("step", step, 0)
     if report_every is not None:
         _check_count("report_every", report_every, 1)
     inner = unwrap(model)
-    targets = _targets(inner, rules)
-    handle = Handle(inner, targets, step, report_every)
-    _check(targets, handle._last)
-    handle._hook = optimizer.register_step_post_hook(_hook(handle))
-    attached = _handles.setdefault(optimizer, [])
-    for former in attached:
-        if former._model is inner:
-            former.remove()
-    attached[:] = [h for h in attached if h._hook is not None] + [handle]
-    _project(targets, handle._last)
+    chosen = _shared_out(_targets.targets(inner, rules), optimizers)
+    shares = [_Share(own, count) for own, count in zip(chosen, steps, strict=True)]
+    handle = Handle(inner, shares, report_every, frozen)
+    handle._check()
+    for one, share in zip(optimizers, shares, strict=True):
+        share.hook = one.register_step_post_hook(_hook(handle, share))
+        attached = _handles.setdefault(one, [])
+        for former in attached:
+            if former._model is inner and former is not handle:
+                former.remove()
+        attached[:] = [h for h in attached if h._attached and h is not handle] + [handle]
+    for share in shares:
+        _targets.project_(share.targets, share.last, frozen)
     return handle
+
+
+def _optimizers(given: Any) -> list[torch.optim.Optimizer]:
+    """The optimizers themselves, each once."""
+    several = [given] if isinstance(given, torch.optim.Optimizer) else given
+    if not isinstance(several, Iterable) or isinstance(several, Mapping | str):
+        raise TypeError(
+            "constrain: optimizer must be a torch.optim.Optimizer or several, got "
+            f"{type(given).__name__}"
+        )
+    found: list[torch.optim.Optimizer] = []
+    for one in map(unwrap_optimizer, several):
+        if not isinstance(one, torch.optim.Optimizer):
+            raise TypeError(
+                "constrain: optimizer must be a torch.optim.Optimizer or several, got "
+                f"{type(one).__name__}"
+            )
+        if not any(one is other for other in found):
+            found.append(one)
+    if not found:
+        raise ValueError("constrain: optimizer must be one at least, got none")
+    return found
+
+
+def _shared_out(
+    chosen: list[Target], optimizers: list[torch.optim.Optimizer]
+) -> list[list[Target]]:
+    """The targets of each optimizer: what it updates, and for the first what none does."""
+    if len(optimizers) == 1:
+        return [chosen]
+    owners = {
+        id(parameter): i
+        for i, optimizer in enumerate(optimizers)
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    shares: list[list[Target]] = [[] for _ in optimizers]
+    for target in chosen:
+        shares[owners.get(id(target.weight()), 0)].append(target)
+    return shares
 
 
 def project_(
@@ -227,6 +301,7 @@ def project_(
     rules: Rules | Mapping[Any, Constraint | Scheduled | None],
     *,
     step: int = 0,
+    frozen: bool = False,
 ) -> None:
     """Project weights of a model once, in place.
 
@@ -238,6 +313,8 @@ def project_(
         As for `constrain`.
     step : int, default 0
         The step at which a `Scheduled` constraint is meant; before its start it does nothing.
+    frozen : bool, default False
+        Project frozen weights (``requires_grad=False``) too.
 
     Raises
     ------
@@ -255,9 +332,9 @@ def project_(
     True
     """
     _check_count("step", step, 0)
-    targets = _targets(unwrap(model), rules)
-    _check(targets, step)
-    _project(targets, step)
+    chosen = _targets.targets(unwrap(model), rules)
+    _targets.check(chosen, step, frozen)
+    _targets.project_(chosen, step, frozen)
 
 
 def _check_count(name: str, value: object, least: int) -> None:
@@ -267,56 +344,10 @@ def _check_count(name: str, value: object, least: int) -> None:
         raise ValueError(f"constrain: {name} must be >= {least}, got {value!r}")
 
 
-def _targets(
-    model: torch.nn.Module, rules: Rules | Mapping[Any, Constraint | Scheduled | None]
-) -> list[_Target]:
-    """One for each place of each weight: tied ones come apart when they are replaced."""
-    found = []
-    for bound in Rules.of(rules).bind(model):
-        if isinstance(bound.weight.array, OutOfReach):
-            bound.weight.array.refuse()
-        bare = replace(bound, weight=replace(bound.weight, array=None))  # let go if replaced
-        for place in bound.weight.places:
-            found.append(_Target(place.name, place.layer, place.attribute, bare))
-    return found
+def _hook(handle: Handle, share: _Share) -> Callable[..., None]:
+    def after_step(*_: object) -> None:
+        handle._after_step(share)
 
-
-def _trainable(targets: list[_Target]) -> Iterator[tuple[_Target, torch.nn.Parameter]]:
-    """The weights as they are now, each once, without frozen ones."""
-    seen = set()
-    for target in targets:
-        weight = target.weight()
-        if weight.requires_grad and id(weight) not in seen:
-            seen.add(id(weight))
-            yield target, weight
-
-
-def _check(targets: list[_Target], step: int) -> dict[str, torch.Tensor]:
-    """The violations at a step, which can only be had of weights that fit their constraints."""
-    found = {}
-    with torch.no_grad():
-        for target, weight in _trainable(targets):
-            if torch.nn.parameter.is_lazy(weight):
-                raise ValueError(
-                    f"{target.name!r} must have a shape, and a lazy module has none before its "
-                    "first batch; run one through the model, then constrain it"
-                )
-            # One that starts later is checked now too, for what it will be then.
-            violation = target.bound.check(weight, max(step, target.start))
-            if target.start <= step:
-                found[target.name] = violation
-    return found
-
-
-def _project(targets: list[_Target], step: int) -> None:
-    """By hand: also where a schedule would pass over the step."""
-    with torch.no_grad():
-        for target, weight in _trainable(targets):
-            if target.start <= step:
-                target.bound.at(step).project_(weight)
-
-
-def _hook(handle: Handle) -> Callable[..., None]:
     # Inside a compiled step the look-up of the weights would break the graph at each module.
-    disabled: Callable[..., None] = torch.compiler.disable(handle._after_step)  # type: ignore[no-untyped-call]
+    disabled: Callable[..., None] = torch.compiler.disable(after_step)  # type: ignore[no-untyped-call]
     return disabled

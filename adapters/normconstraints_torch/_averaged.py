@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from normconstraints import Constraint, Rules, Scheduled
-from normconstraints_torch._attach import _Target, _targets
+from normconstraints_torch._targets import Target, targets
 from normconstraints_torch._weights import unwrap
 
 
@@ -134,11 +134,11 @@ def _checked(
     model: torch.nn.Module,
     rules: Rules | Mapping[Any, Constraint | Scheduled | None],
     step: int,
-) -> list[tuple[_Target, torch.Tensor]]:
+) -> list[tuple[Target, torch.Tensor]]:
     """The weights, each once, of constraints that have started; all fit theirs."""
-    found: dict[int, tuple[_Target, torch.Tensor]] = {}
+    found: dict[int, tuple[Target, torch.Tensor]] = {}
     with torch.no_grad():
-        for target in _targets(unwrap(model), rules):
+        for target in targets(unwrap(model), rules):
             weight = target.weight()
             target.bound.check(weight, max(step, target.start))
             if target.start <= step:

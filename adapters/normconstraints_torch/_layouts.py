@@ -6,15 +6,10 @@ that ``axis="unit"`` is refused for it by that name and not as something unknown
 
 from __future__ import annotations
 
-from normconstraints.layout import Layout, declare
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
-try:
-    from torch import nn
-    from torch.nn.modules.batchnorm import _NormBase
-except ImportError as error:
-    raise ImportError(
-        'normconstraints_torch needs PyTorch; run: pip install "normconstraints[torch]"'
-    ) from error
+from normconstraints.layout import Layout, declare
 
 
 def _conv(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> Layout:

@@ -9,7 +9,7 @@ import torch
 
 from normconstraints import Constraint, Rules, Scheduled
 from normconstraints import penalty as half_squared_distance
-from normconstraints_torch._attach import _Target, _targets
+from normconstraints_torch._targets import Target, targets
 from normconstraints_torch._weights import unwrap
 
 
@@ -111,8 +111,8 @@ class Penalty:
     def __init__(
         self, model: torch.nn.Module, rules: Rules | Mapping[Any, Constraint | Scheduled | None]
     ) -> None:
-        first: dict[int, _Target] = {}
-        for target in _targets(unwrap(model), rules):
+        first: dict[int, Target] = {}
+        for target in targets(unwrap(model), rules):
             weight = target.weight()
             if torch.nn.parameter.is_lazy(weight):
                 raise ValueError(

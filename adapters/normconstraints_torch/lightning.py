@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import weakref
 from collections.abc import Mapping
 from itertools import groupby, islice
@@ -13,7 +12,6 @@ import torch
 
 from normconstraints import Constraint, Rules, Scheduled
 from normconstraints_torch._attach import Handle, constrain
-from normconstraints_torch._weights import unwrap
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
@@ -43,13 +41,13 @@ class ConstraintCallback(Callback):
         Which weights get which constraint, as for `normconstraints_torch.constrain`. Names are
         those of the parameters of the LightningModule.
     report_every : int, optional
-        Record what the projections do, at steps 0, `report_every` and so on, in ``handle.report``
-        of each of the `handles`, and log it to the loggers of the Trainer.
+        Record what the projections do, at steps 0, `report_every` and so on, in
+        ``callback.handle.report``, and log it to the loggers of the Trainer.
 
     Attributes
     ----------
-    handles : tuple of Handle
-        What training attached, one for each optimizer; still there when it is over.
+    handle : Handle or None
+        What training attached, to all optimizers; still there when it is over.
 
     Raises
     ------
@@ -86,11 +84,11 @@ class ConstraintCallback(Callback):
         *,
         report_every: int | None = None,
     ) -> None:
-        self.handles: tuple[Handle, ...] = ()
+        self.handle: Handle | None = None
         self._rules = Rules.of(rules)
         self._report_every = report_every
         self._counts: list[int] | None = None  # of a checkpoint, or of the run before
-        self._logged: list[int] = []
+        self._logged = 0
         self._trainer: weakref.ref[Any] | None = None
 
     def __repr__(self) -> str:
@@ -98,13 +96,13 @@ class ConstraintCallback(Callback):
 
     def violation(self) -> dict[str, torch.Tensor]:
         """How far each group of each weight is outside, by the names of the weights."""
-        return {name: v for handle in self.handles for name, v in handle.violation().items()}
+        return {} if self.handle is None else self.handle.violation()
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Forget the counts of another Trainer."""
         if stage == "fit" and (self._trainer is None or self._trainer() is not trainer):
             self._trainer = weakref.ref(trainer)
-            self.handles, self._counts = (), None
+            self.handle, self._counts = None, None
 
     def on_sanity_check_start(self, trainer: Any, pl_module: Any) -> None:
         """Attach before the first validation, if there is one."""
@@ -118,15 +116,14 @@ class ConstraintCallback(Callback):
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Log what was recorded, if anything was."""
-        if self._report_every is None:
+        if self._report_every is None or self.handle is None:
             return
-        for i, handle in enumerate(self.handles):
-            new = list(islice(handle.report.scalars(), self._logged[i], None))
-            self._logged[i] += len(new)
-            for step, scalars in groupby(new, key=itemgetter(2)):
-                metrics = {tag: value for tag, value, _ in scalars}
-                for logger in trainer.loggers:
-                    logger.log_metrics(metrics, step=step)
+        new = list(islice(self.handle.report.scalars(), self._logged, None))
+        self._logged += len(new)
+        for step, scalars in groupby(new, key=itemgetter(2)):
+            metrics = {tag: value for tag, value, _ in scalars}
+            for logger in trainer.loggers:
+                logger.log_metrics(metrics, step=step)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Take the constraints off; the weights stay as they are."""
@@ -138,11 +135,11 @@ class ConstraintCallback(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The counts of steps, one for each optimizer."""
-        return {"steps": [handle.step for handle in self.handles] or self._counts}
+        return {"steps": self._counts if self.handle is None else list(self.handle.steps)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the counts of a checkpoint."""
-        self.handles, self._counts = (), state_dict["steps"]
+        self.handle, self._counts = None, state_dict["steps"]
 
     def _attach(self, trainer: Any, module: torch.nn.Module) -> None:
         optimizers = trainer.optimizers
@@ -156,33 +153,11 @@ class ConstraintCallback(Callback):
                 "before, or load the weights alone"
             )
         self._remove()
-        self.handles = tuple(
-            constrain(module, rules, optimizer, step=count, report_every=self._report_every)
-            for optimizer, rules, count in zip(
-                optimizers, _shares(self._rules, module, optimizers), counts, strict=True
-            )
+        self.handle = constrain(
+            module, self._rules, optimizers, step=counts, report_every=self._report_every
         )
-        self._logged = [0] * len(optimizers)
+        self._logged = 0
 
     def _remove(self) -> None:
-        for handle in self.handles:
-            handle.remove()
-
-
-def _shares(
-    rules: Rules, module: torch.nn.Module, optimizers: list[torch.optim.Optimizer]
-) -> list[Rules]:
-    """The rules of the weights that each optimizer updates; the first also has those of none."""
-    if len(optimizers) == 1:
-        return [rules]  # as they were written, for the errors
-    owners = {
-        id(parameter): i
-        for i, optimizer in enumerate(optimizers)
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-    }
-    shares: list[dict[Any, Constraint | Scheduled | None]] = [{} for _ in optimizers]
-    for bound in rules.bind(unwrap(module)):
-        owner = owners.get(id(bound.weight.array), 0)
-        shares[owner][re.compile(re.escape(bound.name))] = bound.constraint
-    return [Rules(share) for share in shares]
+        if self.handle is not None:
+            self.handle.remove()

@@ -10,7 +10,6 @@ import torch
 from normconstraints import Constraint, Rules, Scheduled
 from normconstraints.layout import declare
 from normconstraints_torch._attach import Handle, constrain
-from normconstraints_torch._optimizers import unwrap_optimizer
 
 try:
     from transformers import TrainerCallback
@@ -51,7 +50,7 @@ class ConstraintCallback(TrainerCallback):
 
     Notes
     -----
-    It attaches when training begins, to the optimizer inside the wrapper of Accelerate, and then
+    It attaches when training begins, to the optimizer inside Accelerate's wrapper, and then
     projects the weights, loaded ones too. Clipping, accumulation and mixed precision come before.
     When training ends it projects once more, for ``load_best_model_at_end`` loads weights after the
     last step, and takes itself off: a best model of an earlier step is held to what a `Scheduled`
@@ -91,7 +90,7 @@ class ConstraintCallback(TrainerCallback):
         self.handle = constrain(
             kwargs["model"],
             self._rules,
-            unwrap_optimizer(kwargs["optimizer"]),
+            kwargs["optimizer"],
             step=state.global_step,
             report_every=self._report_every,
         )
@@ -99,7 +98,8 @@ class ConstraintCallback(TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Count as the Trainer does, which a resumed training goes on from."""
         if self.handle is not None:
-            self.handle.step = state.global_step
+            for share in self.handle._shares:
+                share.step = state.global_step
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Project what was loaded as the best model, and take the constraints off."""

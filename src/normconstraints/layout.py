@@ -33,9 +33,17 @@ from typing import Any, TypeAlias, TypeVar, final
 
 from normconstraints import _array
 from normconstraints._array import Array, Namespace
-from normconstraints.constraint import Constraint, InPlace, parameters, parts, with_parts
+from normconstraints.constraint import (
+    Constraint,
+    Entrywise,
+    Grouped,
+    InPlace,
+    parameters,
+    parts,
+    with_parts,
+)
 
-__all__ = ["InView", "Layout", "LayoutError", "declare", "declared", "of", "resolve"]
+__all__ = ["InView", "Layout", "LayoutError", "declare", "declared", "of", "resolve", "stacked"]
 
 _SPANNED = {"unit": "ise", "filter": "ise", "input": "ose", "row": "e", "kernel": "s"}
 _SPANNED["tensor"] = "oisgte"
@@ -253,6 +261,53 @@ def _with_axis(constraint: _C, axes: int | tuple[int, ...]) -> _C:
         elif parts(value):
             changes[name] = with_parts(value, lambda c: _with_axis(c, axes))
     return dataclasses.replace(constraint, **changes)  # type: ignore[type-var]
+
+
+def stacked(constraint: Constraint, ndim: int) -> Constraint | None:
+    """The constraint for a stack of weights: with one axis more in front, which counts them.
+
+    Many small weights cost many calls; in a stack they cost those of one.
+
+    Parameters
+    ----------
+    constraint : Constraint
+        With axes that are numbers, or None for the whole weight.
+    ndim : int
+        How many axes one weight has.
+
+    Returns
+    -------
+    Constraint or None
+        None if there is no such constraint, or it is not known: for those that are made of others,
+        and for words that a layout has to resolve first.
+
+    Examples
+    --------
+    >>> import normconstraints as nc
+    >>> nc.layout.stacked(nc.MaxNorm(3.0, axis=1), 2)
+    MaxNorm(max_value=3.0, axis=2)
+    >>> nc.layout.stacked(nc.L1Ball(1.0, axis=None), 2)
+    L1Ball(radius=1.0, axis=(1, 2))
+    """
+    if not isinstance(constraint, Grouped):
+        return constraint if isinstance(constraint, Entrywise) else None
+    if isinstance(constraint.axis, str) or not ndim:
+        return None
+    # Parameters of groups and of entries broadcast from the last axis, and so stay as they are.
+    changes = {
+        name: _one_further(value, ndim)
+        for name, value in parameters(constraint).items()
+        if name in ("axis", "group_axis")
+    }
+    return dataclasses.replace(constraint, **changes)  # type: ignore[type-var]
+
+
+def _one_further(axis: int | tuple[int, ...] | None, ndim: int) -> int | tuple[int, ...]:
+    if axis is None:
+        return tuple(range(1, ndim + 1))
+    if isinstance(axis, tuple):
+        return tuple([a + 1 if a >= 0 else a for a in axis])
+    return axis + 1 if axis >= 0 else axis
 
 
 # ----------------------------------------------------------------------------------- registry

@@ -294,7 +294,7 @@ def check_fsdp2_across_its_shards() -> None:
         handle = constrain(model, {"2.weight": c}, optimizer)
         train(model, optimizer, range(2))
         with exchanged() as counts:
-            handle._after_step()
+            handle._after_step(handle._shares[0])
         assert counts == expected, (c, counts)
         assert float(c.violation(whole(model[2].weight)).max()) < 1e-6
 
@@ -310,7 +310,7 @@ def check_tensor_parallel_trains_as_one_process_does() -> None:
     train(model, optimizer)
     as_alone(model)
     with exchanged() as counts:
-        handle._after_step()
+        handle._after_step(handle._shares[0])
     assert counts == {"all_reduce": 1}, counts  # the rows of the second layer
 
 
