@@ -26,6 +26,8 @@ import normconstraints_jax.linen
 import normconstraints_jax.nnx
 import normconstraints_numpy
 import normconstraints_torch
+import normconstraints_torch.lightning
+import normconstraints_torch.transformers
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -37,6 +39,8 @@ ROOTS = (
     normconstraints_jax.haiku,
     normconstraints_jax.linen,
     normconstraints_jax.nnx,
+    normconstraints_torch.lightning,
+    normconstraints_torch.transformers,
     normconstraints.layout,
     normconstraints.plan,
     normconstraints.report,

@@ -306,7 +306,7 @@ def test_a_loop_of_accelerate_projects_after_the_steps_that_it_takes() -> None:
     loader = torch.utils.data.DataLoader(data(), batch_size=4)
     prepared, optimizer, loader = accelerator.prepare(model, plain, loader)
     assert optimizer is not plain
-    handle = constrain(prepared, RULES, unwrap_optimizer(optimizer))
+    handle = constrain(prepared, RULES, optimizer)
     for batch in loader:
         with accelerator.accumulate(prepared):
             accelerator.backward(prepared(**batch)["loss"])
@@ -315,6 +315,19 @@ def test_a_loop_of_accelerate_projects_after_the_steps_that_it_takes() -> None:
         assert largest(model) <= BOUND
     assert handle.step == 4
     assert largest(model) > 0.99 * BOUND
+
+
+def test_a_loop_of_fabric_projects_after_its_steps() -> None:
+    fabric = pytest.importorskip("lightning.fabric").Fabric(accelerator="cpu")
+    module = Classifier()
+    model, optimizer = fabric.setup(module, torch.optim.SGD(module.parameters(), lr=0.5))
+    handle = constrain(model.module, RULES, optimizer)
+    for row in torch.utils.data.DataLoader(data(), batch_size=8):
+        optimizer.zero_grad()
+        fabric.backward(model(**row)["loss"])
+        optimizer.step()
+        assert largest(module) <= BOUND
+    assert handle.step == 4
 
 
 def test_wrappers_around_wrappers_are_looked_through() -> None:

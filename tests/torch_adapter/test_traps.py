@@ -169,11 +169,7 @@ def test_an_accumulated_gradient_is_one_step() -> None:
 def test_optimizers_in_the_backward_pass_project_each_its_own_weight() -> None:
     model, plain = network(), network()
     optimizers = {p: torch.optim.SGD([p], lr=0.5) for p in model.parameters()}
-    handles = {
-        name: constrain(model, {name: RULES["*.weight"]}, optimizers[parameter])
-        for name, parameter in model.named_parameters()
-        if name.endswith("weight")
-    }
+    handle = constrain(model, RULES, optimizers.values())
 
     def update(parameter: torch.Tensor) -> None:
         optimizers[parameter].step()
@@ -189,7 +185,18 @@ def test_optimizers_in_the_backward_pass_project_each_its_own_weight() -> None:
         step(plain, optimizer)
         assert largest(model) <= BOUND
         assert same(model, plain)
-    assert [handle.step for handle in handles.values()] == [6, 6]
+    assert handle.steps == (6, 6, 6, 6)
+
+
+def test_a_weight_of_two_optimizers_is_projected_after_both_if_constrained_under_each() -> None:
+    model = network()
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.5) for _ in range(2)]
+    for optimizer in optimizers:
+        constrain(model, RULES, optimizer)
+    for _ in range(3):
+        for optimizer in optimizers:
+            step(model, optimizer)
+            assert 0.99 * BOUND < largest(model) <= BOUND
 
 
 # ------------------------------------------------------------------------------------ the scaler
