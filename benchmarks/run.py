@@ -31,8 +31,8 @@ from rich.table import Table
 import normconstraints as nc
 import normconstraints_jax.equinox
 import normconstraints_jax.nnx  # noqa: F401
-import normconstraints_torch  # noqa: F401
 from normconstraints.weights import Weight
+from normconstraints_torch import constrain
 
 LARGE, SMALL = 4096, 64
 MAX_VALUE, EPSILON = 3.0, 1e-7
@@ -195,6 +195,46 @@ def thresholds(rounds: int) -> list[tuple[str, float, float]]:
     return rows
 
 
+def training(rounds: int) -> list[tuple[str, float, float]]:
+    """What the hook costs after a step of PyTorch, as a part of the step of an optimizer."""
+    rows = []
+    cases: tuple[tuple[str, nc.Constraint], ...] = (
+        ("MaxNorm, no unit at the bound", nc.MaxNorm(100.0, axis="unit")),
+        ("MaxNorm, every unit outside", nc.MaxNorm(0.1, axis="unit")),
+        ("Box, some entries outside", nc.Box(-0.1, 0.1)),
+    )
+    for count, size in ((200, SMALL), (20, 1024)):
+        for name, constraint in cases:
+            model, free = (_linear_layers(count, size) for _ in range(2))
+            sgd = functools.partial(torch.optim.SGD, lr=1e-3)
+            peers = {
+                "plain SGD": (sgd(free.parameters()), 1.0 if count == 200 else 0.0),
+                "SGD momentum": (sgd(free.parameters(), momentum=0.9), 0.25 * (count == 20)),
+                "AdamW": (torch.optim.AdamW(free.parameters(), lr=1e-6), 0.05 * (count == 20)),
+            }
+            still = sgd(model.parameters(), lr=0.0)
+            hook = constrain(model, {"*": constraint}, still)
+
+            def ours(hook: Any = hook, model: Any = model) -> float:
+                with torch.no_grad():  # outside again, or inside again
+                    for parameter in model.parameters():
+                        parameter.copy_(torch.randn(parameter.shape))
+                return _clock(lambda: hook._after_step(hook._shares[0]))
+
+            for peer, (optimizer, wanted) in peers.items():
+                clock = functools.partial(_clock, optimizer.step)
+                part = 1 / ratio(clock, ours, rounds)
+                rows.append((f"{count} of {size} x {size}, {name}, to {peer}", part, wanted))
+    return rows
+
+
+def _linear_layers(count: int, size: int) -> torch.nn.Module:
+    layers = [torch.nn.Linear(size, size, bias=False) for _ in range(count)]
+    for layer in layers:
+        layer.weight.grad = 1e-3 * torch.randn(size, size)
+    return torch.nn.Sequential(*layers)
+
+
 def plans(rounds: int) -> list[tuple[str, float]]:
     """Milliseconds for the plan of a model with 200 weights, by library."""
     rng = np.random.default_rng(0)
@@ -272,6 +312,15 @@ def main() -> None:
     for name, found, wanted in thresholds(rounds):
         goal = f">= {wanted:g}" if wanted else "-"
         table.add_row(name, f"{found:.1f}", goal, style="" if found >= wanted else "red")
+    console.print(table)
+    table = Table(title="The hook of PyTorch, as a part of the step beside it")
+    table.add_column("weights")
+    table.add_column("part", justify="right")
+    table.add_column("wanted", justify="right")
+    for name, found, wanted in training(rounds):
+        goal = f"<= {wanted:g}" if wanted else "-"
+        style = "red" if wanted and found > wanted else ""
+        table.add_row(name, f"{found:.2f}", goal, style=style)
     console.print(table)
     table = Table(title="The plan of a model with 200 weights of 64 x 64")
     table.add_column("model")

@@ -152,3 +152,36 @@ def test_where_nothing_moves_a_glance_is_all_that_is_done() -> None:
     nc.MaxNorm(1.0, axis=1).project_(w)
     assert torch.equal(w[:-1], others)
     assert 1 - 2.0**-22 < float(w[-1].double().norm()) <= 1
+
+
+# --------------------------------------------------------------------------- entries in place
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize(
+    "c",
+    [
+        nc.NonNeg(),
+        nc.NonPos(),
+        nc.Box(-0.5, 0.1),
+        nc.Box(0.0, None),
+        nc.Box(-0.0, 0.0),
+        nc.Box(None, -0.25),
+        nc.LInfBall(0.3, axis=0),
+        nc.LInfBall(0.0, axis=None),
+    ],
+    ids=repr,
+)
+def test_clipping_in_place_gives_the_bits_of_a_new_array(
+    c: nc.Constraint, library: str, dtype: str
+) -> None:
+    rng = np.random.default_rng(0)
+    for size in (1, 7, 33, 1000):  # vectors and the rest of them are different code
+        w = rng.choice([-0.0, 0.0, np.nan, np.inf, -np.inf, 0.1, -0.5, 1e-7, -3.0], size)
+        w = (w if size > 7 else np.full(size, -0.0)).astype(dtype)
+        expected = _project(c, w, library)
+        found = _project(c, w, library, in_place=True)
+        np.testing.assert_array_equal(
+            found.view(f"u{found.itemsize}"), expected.view(f"u{expected.itemsize}")
+        )

@@ -22,9 +22,9 @@ class _Share:
     It does not refer to the optimizer, so that a handle does not keep that alive.
     """
 
-    def __init__(self, targets: list[Target], step: int) -> None:
+    def __init__(self, targets: list[Target], step: int, frozen: bool) -> None:
         self.targets, self.step = targets, step
-        self.stacks = Stacks()
+        self.stacks = Stacks(targets, frozen)
         self.hook: torch.utils.hooks.RemovableHandle | None = None
 
     @property
@@ -134,19 +134,15 @@ class Handle:
         step = share.step
         share.step += 1
         with torch.no_grad():
-            due = [
-                (target, weight)
-                for target, weight in _targets.current(share.targets, self._frozen)
-                if target.bound.due(step)
-            ]
             if self._report_every is None or step % self._report_every:
-                share.stacks.project_(due, step)
+                share.stacks.project_(step)
                 return
-            for target, weight in due:
-                constraint = target.bound.at(step)
-                before = weight.detach().clone()
-                constraint.project_(weight)
-                self.report.record(step, target.name, constraint, before, weight)
+            for target, weight in _targets.current(share.targets, self._frozen):
+                if target.bound.due(step):
+                    constraint = target.bound.at(step)
+                    before = weight.detach().clone()
+                    constraint.project_(weight)
+                    self.report.record(step, target.name, constraint, before, weight)
 
 
 # For each optimizer the handles on it. A handle does not refer to its optimizer, so that the two
@@ -206,7 +202,8 @@ def constrain(
     Notes
     -----
     Steps count from 0: after the first one a `Scheduled` constraint is asked for step 0, and so is
-    it when attached. What starts later is not projected before. Weights are looked up at each step,
+    it when attached. What starts later is not projected before. With `step` above 0 those are
+    projected that were due at the last step, which changes nothing if they were. Weights are looked up at each step,
     so ``load_state_dict(assign=True)`` is survived. A loaded weight is projected at the next step,
     or by `Handle.project_`. A copy of the optimizer (deepcopy, pickle) has no hooks: constrain
     again. Small weights that are alike are stacked and projected as one.
@@ -241,7 +238,7 @@ def constrain(
         _check_count("report_every", report_every, 1)
     inner = unwrap(model)
     chosen = _shared_out(_targets.targets(inner, rules), optimizers)
-    shares = [_Share(own, count) for own, count in zip(chosen, steps, strict=True)]
+    shares = [_Share(own, count, frozen) for own, count in zip(chosen, steps, strict=True)]
     handle = Handle(inner, shares, report_every, frozen)
     handle._check()
     for one, share in zip(optimizers, shares, strict=True):
@@ -252,7 +249,9 @@ def constrain(
                 former.remove()
         attached[:] = [h for h in attached if h._attached and h is not handle] + [handle]
     for share in shares:
-        _targets.project_(share.targets, share.last, frozen)
+        # A training that goes on finds its weights as they were left: what a schedule passed over
+        # at the last step was not projected then, and is not now.
+        _targets.project_(share.targets, share.last, frozen, as_due=share.step > 0)
     return handle
 
 

@@ -92,11 +92,13 @@ def check(chosen: list[Target], step: int, frozen: bool = False) -> dict[str, to
     return found
 
 
-def project_(chosen: list[Target], step: int, frozen: bool = False) -> None:
-    """By hand: also where a schedule would pass over the step."""
+def project_(
+    chosen: list[Target], step: int, frozen: bool = False, *, as_due: bool = False
+) -> None:
+    """By hand: also where a schedule would pass over the step, unless only what is due is asked."""
     with torch.no_grad():
         for target, weight in current(chosen, frozen):
-            if target.start <= step:
+            if target.bound.due(step) if as_due else target.start <= step:
                 target.bound.at(step).project_(weight)
 
 
@@ -107,20 +109,24 @@ class Stacks:
     200 of 4096 x 4096. It is worked out anew when a weight is another than before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, chosen: list[Target], frozen: bool = False) -> None:
+        self._chosen, self._frozen = chosen, frozen
         self._known: list[tuple[Any, ...]] = []
         self._groups: list[list[int]] = []
         self._stacked: dict[int, tuple[Constraint, Constraint | None]] = {}
 
-    def project_(self, jobs: list[tuple[Target, torch.nn.Parameter]], step: int) -> None:
-        """Project each of the weights as its constraint is at a step."""
-        weights = [weight for _, weight in jobs]
-        # Also of what the weights are, for module.half() and the like change them where they are.
-        now = [(id(w), w.shape, w.dtype, w.device) for w in weights]
-        if now != self._known:
-            self._known, self._groups = now, _alike(jobs)
+    def project_(self, step: int) -> None:
+        """Project each of the weights whose constraint acts at a step."""
+        weights = [target.weight() for target in self._chosen]
+        # Also what they are, for module.half() and the like change a parameter where it is.
+        known = [(id(w), w.requires_grad, w.shape, w.dtype, w.device) for w in weights]
+        if known != self._known:
+            self._known, self._groups = known, _alike(self._chosen, self._frozen)
         for group in self._groups:
-            constraint = jobs[group[0]][0].bound.at(step)
+            bound = self._chosen[group[0]].bound
+            if not bound.due(step):
+                continue
+            constraint = bound.at(step)
             stacked = self._of(constraint, group[0], weights) if len(group) > 1 else None
             if stacked is None:
                 for i in group:
@@ -139,10 +145,12 @@ class Stacks:
         return known[1]
 
 
-def _alike(jobs: list[tuple[Target, torch.nn.Parameter]]) -> list[list[int]]:
+def _alike(chosen: list[Target], frozen: bool) -> list[list[int]]:
     """Which of the weights have the same constraint and shape, as many as make a stack."""
     alike: dict[Any, list[list[int]]] = {}
-    for i, (target, weight) in enumerate(jobs):
+    places = {id(target): i for i, target in enumerate(chosen)}
+    for target, weight in current(chosen, frozen):
+        i = places[id(target)]
         key: Any = i
         # No subclass: a shard has to be asked where it is, and others may do anything.
         if type(weight) is torch.nn.Parameter and 0 < weight.numel() <= SMALL:

@@ -11,7 +11,8 @@ from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from normconstraints.weights import Place, Weight, register_walker, tie
 
-_WRAPPED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+_WRAPPED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
+"""The children of the wrappers of torch.compile, FSDP1, checkpointing and Lightning's Fabric."""
 _PARALLEL = (
     torch.nn.DataParallel,
     torch.nn.parallel.DistributedDataParallel,
@@ -67,7 +68,7 @@ def walk(model: torch.nn.Module) -> list[Weight]:
 
 
 def unwrap(model: torch.nn.Module) -> torch.nn.Module:
-    """The model inside the wrappers of torch.compile, DataParallel, DDP, AveragedModel, FSDP1."""
+    """The model inside the wrappers of torch.compile, DDP, AveragedModel, FSDP1, Fabric, ..."""
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     inner: torch.nn.Module | None = model

@@ -98,8 +98,7 @@ class ConstraintCallback(TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Count as the Trainer does, which a resumed training goes on from."""
         if self.handle is not None:
-            for share in self.handle._shares:
-                share.step = state.global_step
+            self.handle.step = state.global_step
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Project what was loaded as the best model, and take the constraints off."""

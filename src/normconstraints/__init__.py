@@ -18,6 +18,7 @@ from normconstraints.constraint import (
     HasVJP,
     InPlace,
     Quadratic,
+    Summed,
     ZeroStays,
     register,
 )
@@ -124,6 +125,7 @@ __all__ = [
     "Slab",
     "SolidSimplex",
     "SparseSimplex",
+    "Summed",
     "TopK",
     "Translated",
     "Transport",

@@ -44,23 +44,36 @@ def can_glance(w: Array, axes: tuple[int, ...], library: str | None, precision: 
     return entries(w) >= _GLANCED and _array.group_size(w, axes) <= _LONGEST_GLANCED
 
 
-def glance(rows: Array, precision: Precision) -> tuple[Array, Array, Any]:
-    """Bounds of the norms of the rows of a matrix of torch, in NumPy, which is quicker with few.
+def glance(rows: Array, precision: Precision) -> tuple[Any, list[Array], Callable[[], list[Array]]]:
+    """Bounds of the norms of the rows of a matrix of torch: of the ends of them, and of every one.
 
-    Where squares overflow the upper bound is infinite.
+    In NumPy, which is quicker with few. Where squares overflow the upper bound is infinite.
     """
-    norm = sys.modules["torch"].linalg.vector_norm
-    rough = norm(rows.detach(), dim=1).numpy().astype("float64")
+    norm, np = sys.modules["torch"].linalg.vector_norm, sys.modules["numpy"]
+    norms = norm(rows.detach(), dim=1).numpy()
     # Whatever the order of the sum, each entry adds one rounding, and what underflows is flushed.
     relative = rows.shape[1] * precision.eps
     absolute = math.sqrt(rows.shape[1] * precision.smallest)
-    low, high = rough * (1 - relative) - absolute, rough * (1 + relative) + absolute
-    return low.clip(0.0), high, _array.namespace(rough, "glance")
+
+    def every() -> list[Array]:
+        wide = norms.astype(np.float64)
+        low = np.maximum(wide * (1 - relative) - absolute, 0.0)
+        return [low, wide * (1 + relative) + absolute]
+
+    least, largest = float(norms.min()), float(norms.max())
+    if math.isnan(largest):  # it hides the others
+        ends = every()
+    else:
+        low = max(least * (1 - relative) - absolute, 0.0)
+        high = [x * (1 + relative) + absolute for x in (least, largest)]
+        ends = [np.asarray([low, *high])]  # what may be 0 may also be a little more
+    return _array.namespace(norms, "glance"), ends, every
 
 
 def chosen(masks: Sequence[Array]) -> Array:
     """The rows in which one of the masks is true, for torch."""
-    return sys.modules["torch"].from_numpy((masks[0] | masks[1]).nonzero()[0])
+    mask = masks[0] if len(masks) == 1 else masks[0] | masks[1]
+    return sys.modules["torch"].from_numpy(mask.nonzero()[0])
 
 
 class Rows:
@@ -242,6 +255,24 @@ def _multiply_into(
     else:
         _array.write(out, w * factor)
     return out
+
+
+def clip_(w: Array, low: Any, high: Any, library: str | None) -> bool:
+    """Bring the entries of `w` between two numbers, in place; False if that is not for here.
+
+    NaN stays, and so does the sign of a zero.
+    """
+    if library is None or not all(x is None or type(x) is float for x in (low, high)):
+        return False
+    if library == "torch":
+        w.detach().clamp_(min=low, max=high)
+        return True
+    copyto = sys.modules["numpy"].copyto  # maximum would take either zero
+    if low is not None:
+        copyto(w, w.dtype.type(low), where=w < low)
+    if high is not None:
+        copyto(w, w.dtype.type(high), where=w > high)
+    return True
 
 
 # What Python asks of a few numbers, in the call that costs least.

@@ -82,12 +82,19 @@ def _outside_at_a_glance(
     count, size = rows.shape
     few = None
     for part in (rows[: max(1, count // 16)], rows):  # often the first ones tell
-        low, high, xp = _host.glance(part, precision)
-        ends = [Norms(end, 1.0, size, xp, precision, None, most=0.0) for end in (low, high)]
-        few = _host.chosen([goal(end, **bounds)[1] for end in ends])
-        if few.shape[0] * 8 > part.shape[0]:
-            return None
+        xp, ends, every = _host.glance(part, precision)
+        few = _host.chosen([_moved(end, goal, bounds, size, xp, precision) for end in ends])
+        if few.shape[0]:
+            few = _host.chosen([_moved(end, goal, bounds, size, xp, precision) for end in every()])
+            if few.shape[0] * 8 > part.shape[0]:
+                return None
     return few
+
+
+def _moved(
+    norms: Array, goal: Rule, bounds: dict[str, Any], size: int, xp: Namespace, precision: Precision
+) -> Array:
+    return goal(Norms(norms, 1.0, size, xp, precision, None, most=0.0), **bounds)[1]
 
 
 def _project_rows(

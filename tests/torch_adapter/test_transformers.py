@@ -321,7 +321,7 @@ def test_a_loop_of_fabric_projects_after_its_steps() -> None:
     fabric = pytest.importorskip("lightning.fabric").Fabric(accelerator="cpu")
     module = Classifier()
     model, optimizer = fabric.setup(module, torch.optim.SGD(module.parameters(), lr=0.5))
-    handle = constrain(model.module, RULES, optimizer)
+    handle = constrain(model, RULES, optimizer)
     for row in torch.utils.data.DataLoader(data(), batch_size=8):
         optimizer.zero_grad()
         fabric.backward(model(**row)["loss"])

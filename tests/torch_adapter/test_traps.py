@@ -414,9 +414,5 @@ def test_a_resumed_training_is_the_unbroken_one_bit_for_bit(
     check_resume(scheduled, broken_after)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="constrain(step=) also projects weights that the schedule passed over at the last step",
-)
 def test_a_training_resumed_between_the_steps_of_a_schedule_is_the_unbroken_one() -> None:
     check_resume(nc.Scheduled(nc.MaxNorm(0.3, axis="unit"), every=3), 5)

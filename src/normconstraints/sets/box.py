@@ -6,12 +6,20 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from normconstraints import _array
+from normconstraints import _array, _host
 from normconstraints._array import Array, Namespace
 from normconstraints._oracle import Group, positive
 from normconstraints._parameters import Number, assign, check_bound, check_order
 from normconstraints._random import Draw
-from normconstraints.constraint import Convex, Entrywise, HasLMO, HasSample, HasTangent, register
+from normconstraints.constraint import (
+    Convex,
+    Entrywise,
+    HasLMO,
+    HasSample,
+    HasTangent,
+    InPlace,
+    register,
+)
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -45,7 +53,7 @@ def _bounds(w: Array, lower: Number | None, upper: Number | None, xp: Namespace)
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class Box(Entrywise, Convex, HasLMO, HasTangent, HasSample):
+class Box(Entrywise, Convex, InPlace, HasLMO, HasTangent, HasSample):
     r"""Every entry lies between `lower` and `upper`.
 
     .. math:: \{ w : l_i \le w_i \le u_i \text{ for every entry } i \}
@@ -102,6 +110,11 @@ class Box(Entrywise, Convex, HasLMO, HasTangent, HasSample):
 
     def _project(self, w: Array, xp: Namespace) -> Array:
         return project_box(w, self.lower, self.upper)
+
+    def _project_into(self, w: Array, out: Array, xp: Namespace) -> None:
+        low, high = _bounds(w, self.lower, self.upper, xp)
+        if out is not w or not _host.clip_(w, low, high, _array.host_library(w)):
+            _array.write(out, self._project(w, xp))
 
     def _violation(self, w: Array, xp: Namespace) -> Array:
         low, high = _bounds(w, self.lower, self.upper, xp)

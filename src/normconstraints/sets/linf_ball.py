@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, final
 
-from normconstraints import _array
+from normconstraints import _array, _host
 from normconstraints._array import Array, Namespace, Precision
 from normconstraints._groups import Groups, moduli
 from normconstraints._norms import Norms, along_sphere, lengthen, measure, rescale, within_ball
@@ -18,6 +18,7 @@ from normconstraints.constraint import (
     HasLMO,
     HasSample,
     HasTangent,
+    InPlace,
     Summed,
     register,
 )
@@ -69,7 +70,7 @@ def _rounded(radius: Any, precision: Precision) -> Any:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class LInfBall(Summed, Entrywise, HasDualNorm, HasLMO, HasTangent, HasSample):
+class LInfBall(Summed, Entrywise, InPlace, HasDualNorm, HasLMO, HasTangent, HasSample):
     r"""The largest modulus in every group is at most `radius`.
 
     .. math:: \{ w : \max_{i \in G} |w_i| \le r \text{ for every group } G \}
@@ -125,6 +126,15 @@ class LInfBall(Summed, Entrywise, HasDualNorm, HasLMO, HasTangent, HasSample):
 
     def _project(self, w: Array, xp: Namespace) -> Array:
         return project_linf_ball(w, self.radius, axis=self.axis)
+
+    def _project_into(self, w: Array, out: Array, xp: Namespace) -> None:
+        precision = self._precision(w, xp)
+        axes = _array.normalise_axis(self.axis, w.ndim, "LInfBall")
+        if out is w and not precision.is_complex:
+            bound = _inward(w, self.radius, axes, xp)
+            if type(bound) is float and _host.clip_(w, -bound, bound, _array.host_library(w)):
+                return
+        _array.write(out, self._project(w, xp))
 
     def _violation(self, w: Array, xp: Namespace) -> Array:
         precision = self._precision(w, xp)

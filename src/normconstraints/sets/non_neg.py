@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
-from normconstraints import _array
+from normconstraints import _array, _host
 from normconstraints._array import Array, Namespace
 from normconstraints._oracle import Group, positive
-from normconstraints.constraint import Convex, Entrywise, HasTangent, register
+from normconstraints.constraint import Convex, Entrywise, HasTangent, InPlace, register
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -25,7 +25,7 @@ def project_non_neg(w: Array) -> Array:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class NonNeg(Entrywise, Convex, HasTangent):
+class NonNeg(Entrywise, Convex, InPlace, HasTangent):
     r"""Every entry is >= 0.
 
     .. math:: \{ w : w_i \ge 0 \text{ for every entry } i \}
@@ -58,6 +58,10 @@ class NonNeg(Entrywise, Convex, HasTangent):
 
     def _project(self, w: Array, xp: Namespace) -> Array:
         return project_non_neg(w)
+
+    def _project_into(self, w: Array, out: Array, xp: Namespace) -> None:
+        if out is not w or not _host.clip_(w, 0.0, None, _array.host_library(w)):
+            _array.write(out, self._project(w, xp))
 
     def _violation(self, w: Array, xp: Namespace) -> Array:
         return xp.where(w == w, xp.where(w < 0, abs(w), 0.0), w)
