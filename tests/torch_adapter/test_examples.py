@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
     ("example", "needs", "weights"),
     [
         ("torch_plain", "torch", 4),
+        ("torch_fsdp", "torch", 4),
         ("torch_lightning", "lightning", 2),
         ("torch_trainer", "transformers", 7),
     ],
@@ -28,7 +29,9 @@ ROOT = Path(__file__).parents[2]
 def test_an_example_learns_and_ends_inside(example: str, needs: str, weights: int) -> None:
     pytest.importorskip(needs)
     text = (ROOT / f"examples/{example}.py").read_text(encoding="utf-8")
-    (line,) = re.findall(r"^Run: python (.*)$", text, re.MULTILINE)
+    (line,) = re.findall(r"^Run: (?:python |(?=torchrun))(.*)$", text, re.MULTILINE)
+    # torchrun is a script that stands beside Python, wherever that is.
+    line = re.sub("^torchrun", "-m torch.distributed.run", line)
     done = subprocess.run(
         [sys.executable, *shlex.split(line)],
         cwd=ROOT,
