@@ -203,10 +203,12 @@ def constrain(
     -----
     Steps count from 0: after the first one a `Scheduled` constraint is asked for step 0, and so is
     it when attached. What starts later is not projected before. With `step` above 0 those are
-    projected that were due at the last step, which changes nothing if they were. Weights are looked up at each step,
-    so ``load_state_dict(assign=True)`` is survived. A loaded weight is projected at the next step,
-    or by `Handle.project_`. A copy of the optimizer (deepcopy, pickle) has no hooks: constrain
-    again. Small weights that are alike are stacked and projected as one.
+    projected that were due at the last step, which changes nothing if they were.
+
+    Weights are looked up at each step, so ``load_state_dict(assign=True)`` is survived. A loaded
+    weight is projected at the next step, or by `Handle.project_`. A copy of the optimizer
+    (deepcopy, pickle) has no hooks: constrain again. Small weights that are alike are stacked and
+    projected as one.
 
     Of weights that several processes hold in parts (FSDP2, tensor parallel) each process projects
     its own as long as the groups are whole there. Norm sets across the parts exchange one sum, all

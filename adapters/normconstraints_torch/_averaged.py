@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from normconstraints import Constraint, Rules, Scheduled
-from normconstraints_torch._targets import Target, targets
+from normconstraints_torch import _targets
 from normconstraints_torch._weights import unwrap
 
 
@@ -72,9 +72,9 @@ def project_averaged(
     >>> bool(((averaged.module.weight.norm(dim=1) - 1).abs() < 1e-6).all())
     True
     """
-    with torch.no_grad():
-        for target, weight in _checked(averaged, rules, step):
-            target.bound.at(step).project_(weight)
+    chosen = _targets.targets(unwrap(averaged), rules)
+    _targets.check(chosen, step, frozen=True)
+    _targets.project_(chosen, step, frozen=True)
 
 
 @contextmanager
@@ -117,30 +117,17 @@ def projected(
     >>> with projected(averaged, {"weight": nc.NonNeg()}):
     ...     assert averaged(-torch.ones(1, 2)).item() <= 0
     """
-    chosen = _checked(model, rules, step)
-    before = [weight.detach().clone() for _, weight in chosen]
+    chosen = _targets.targets(unwrap(model), rules)
+    _targets.check(chosen, step, frozen=True)
+    before = [
+        (weight, weight.detach().clone())
+        for target, weight in _targets.current(chosen, frozen=True)
+        if target.start <= step
+    ]
     try:
-        with torch.no_grad():
-            for target, weight in chosen:
-                target.bound.at(step).project_(weight)
+        _targets.project_(chosen, step, frozen=True)
         yield
     finally:
         with torch.no_grad():
-            for (_, weight), value in zip(chosen, before, strict=True):
+            for weight, value in before:
                 weight.copy_(value)
-
-
-def _checked(
-    model: torch.nn.Module,
-    rules: Rules | Mapping[Any, Constraint | Scheduled | None],
-    step: int,
-) -> list[tuple[Target, torch.Tensor]]:
-    """The weights, each once, of constraints that have started; all fit theirs."""
-    found: dict[int, tuple[Target, torch.Tensor]] = {}
-    with torch.no_grad():
-        for target in targets(unwrap(model), rules):
-            weight = target.weight()
-            target.bound.check(weight, max(step, target.start))
-            if target.start <= step:
-                found.setdefault(id(weight), (target, weight))
-    return list(found.values())

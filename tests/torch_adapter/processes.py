@@ -103,8 +103,11 @@ def same(found: torch.Tensor, expected: torch.Tensor, what: object) -> None:
 
 def check_every_set_projects_an_array_in_parts_as_the_whole_one() -> None:
     mesh, seen = line(), set()
+    cases = [(shape, dtype) for shape in SHAPES for dtype in DTYPES[:2]]
+    if dist.get_world_size() > 2:  # it is the same code, and costs as many times as much
+        cases = [((6, 8), torch.float64), ((8, 8), torch.float32)]
     for c in examples():
-        for shape, dtype in ((s, d) for s in SHAPES for d in DTYPES[:2]):
+        for shape, dtype in cases:
             w = weight(shape, dtype)
             if not fits(c, w):
                 continue
