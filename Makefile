@@ -49,11 +49,12 @@ $(venv)/.extended: pyproject.toml $(venv)/.dev
 demo: $(venv)/.demo $(foreach f,$(FRAMEWORKS),$(venv)/.demo-$(f))
 	PYTHONPATH=examples $(bin)/python -m demo --frameworks $(FRAMEWORKS) --out out/demo
 
+# One thread for each of the two workers: with two each they wait for each other on two cores.
 test: $(venv)/.dev
-	$(bin)/python -m pytest -n 2 --dist worksteal --ignore tests/extended
+	OMP_NUM_THREADS=1 $(bin)/python -m pytest -n 2 --dist worksteal --ignore tests/extended
 
 conformance: $(venv)/.dev
-	WHOLE=1 $(bin)/python -m pytest -n 2 --dist worksteal tests/test_conformance.py
+	WHOLE=1 OMP_NUM_THREADS=1 $(bin)/python -m pytest -n 2 --dist worksteal tests/test_conformance.py
 
 test-extended: $(venv)/.extended
 	$(bin)/python -m pytest tests/extended -p no:xdist
