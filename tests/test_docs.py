@@ -24,6 +24,8 @@ import normconstraints_jax
 import normconstraints_jax.haiku
 import normconstraints_jax.linen
 import normconstraints_jax.nnx
+import normconstraints_jax.optax
+import normconstraints_jax.projections
 import normconstraints_numpy
 import normconstraints_torch
 import normconstraints_torch.lightning
@@ -39,6 +41,8 @@ ROOTS = (
     normconstraints_jax.haiku,
     normconstraints_jax.linen,
     normconstraints_jax.nnx,
+    normconstraints_jax.optax,
+    normconstraints_jax.projections,
     normconstraints_torch.lightning,
     normconstraints_torch.transformers,
     normconstraints.layout,

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 import jax
 
 from normconstraints import Bound, Constraint, Rules, Scheduled
+from normconstraints import penalty as half_squared_distance
 from normconstraints.report import Report
 from normconstraints.weights import Weight
 from normconstraints_jax import _tree
@@ -100,6 +101,53 @@ def violation(params: object, rules: RulesLike, *, step: Any = None) -> dict[str
     step = _count(step)
     bounds = Rules.of(rules).bind(weights(params))
     return {b.name: b.check(step=_needed(step, b) if _changes(b) else 0) for b in bounds}
+
+
+def penalty(params: object, rules: RulesLike, *, step: Any = None) -> jax.Array:
+    r"""Half the squared distance of the weights from their sets, for the loss.
+
+    .. math:: \sum_i \frac{1}{2} \| w_i - P_i(w_i) \|_2^2
+
+    Parameters
+    ----------
+    params : pytree of arrays, or a model of Equinox or Flax NNX
+        As for `project`.
+    rules : Rules or mapping
+        As for `project`.
+    step : int or integer array, optional
+        As for `project`. A constraint that is not due at the step adds nothing.
+
+    Returns
+    -------
+    array
+        0-d. Its gradient at each weight is w - P(w), the step from the set to the weight.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `project`.
+
+    Examples
+    --------
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import normconstraints as nc
+    >>> from normconstraints_jax import penalty
+    >>> params, rules = {"w": jnp.array([[3.0], [4.0]])}, {"w": nc.MaxNorm(4.0, axis=0)}
+    >>> penalty(params, rules).round(4)
+    Array(0.5, dtype=float32)
+    >>> jax.grad(penalty)(params, rules)["w"].round(3)
+    Array([[0.6],
+           [0.8]], dtype=float32)
+    """
+    step = _count(step)
+    total = jax.numpy.zeros(())
+    for bound in Rules.of(rules).bind(weights(params)):
+        scheduled = isinstance(bound.constraint, Scheduled)
+        at = _needed(step, bound) if scheduled else 0
+        term = half_squared_distance(bound.at(at), bound.weight.array)
+        total = total + (jax.numpy.where(bound.due(at), term, 0.0) if scheduled else term)
+    return total
 
 
 def record(report: Report, before: object, after: object, rules: RulesLike, *, step: int) -> None:

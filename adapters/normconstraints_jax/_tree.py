@@ -8,15 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import jax
+
 from normconstraints.layout import Layout, LayoutError
 from normconstraints.weights import Place, Weight
-
-try:
-    import jax
-except ImportError as error:
-    raise ImportError(
-        'normconstraints_jax needs JAX; run: pip install "normconstraints[jax]"'
-    ) from error
 
 Flat: TypeAlias = tuple[list[Weight], Callable[[Sequence[Any]], Any]]
 
