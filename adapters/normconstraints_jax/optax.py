@@ -64,8 +64,9 @@ def apply_updates(params: Params, updates: Any, rules: RulesLike, *, step: Any =
            [0.8]], dtype=float32)
     """
     tree: Any = params
-    moved: Params = project(optax.apply_updates(tree, updates), rules, step=step)
-    return moved
+    moved: Any = optax.apply_updates(tree, updates)
+    projected: Params = project(moved, rules, step=step)
+    return projected
 
 
 def constrained(
