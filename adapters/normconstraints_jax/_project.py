@@ -65,7 +65,8 @@ def project(params: Params, rules: RulesLike, *, step: Any = None) -> Params:
            [0.8]], dtype=float32)
     """
     found, rebuild = _tree.flatten(params)
-    return rebuild(projected(found, rules, step))  # type: ignore[no-any-return]
+    done: Params = rebuild(projected(found, rules, step))
+    return done
 
 
 def violation(params: object, rules: RulesLike, *, step: Any = None) -> dict[str, jax.Array]:

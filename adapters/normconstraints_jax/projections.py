@@ -39,7 +39,8 @@ Tree = TypeVar("Tree")
 
 def _as_vector(project: Callable[[Any], Any], tree: Tree) -> Tree:
     vector, unravel = ravel_pytree(tree)
-    return unravel(project(vector))  # type: ignore[no-any-return]
+    projected: Tree = unravel(project(vector))
+    return projected
 
 
 def _like(value: Any, tree: Any) -> Any:
@@ -52,13 +53,15 @@ def _like(value: Any, tree: Any) -> Any:
 
 def projection_non_negative(tree: Tree) -> Tree:
     """Every entry at least 0; see `normconstraints.NonNeg`."""
-    return jax.tree.map(functional.project_non_neg, tree)  # type: ignore[no-any-return]
+    projected: Tree = jax.tree.map(functional.project_non_neg, tree)
+    return projected
 
 
 def projection_box(tree: Tree, lower: Any, upper: Any) -> Tree:
     """Every entry from `lower` to `upper`, numbers or trees; see `normconstraints.Box`."""
     bounds = _like(lower, tree), _like(upper, tree)
-    return jax.tree.map(functional.project_box, tree, *bounds)  # type: ignore[no-any-return]
+    projected: Tree = jax.tree.map(functional.project_box, tree, *bounds)
+    return projected
 
 
 def projection_hypercube(tree: Tree, scale: Any = 1) -> Tree:

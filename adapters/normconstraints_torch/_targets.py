@@ -122,6 +122,7 @@ class Stacks:
         known = [(id(w), w.requires_grad, w.shape, w.dtype, w.device) for w in weights]
         if known != self._known:
             self._known, self._groups = known, _alike(self._chosen, self._frozen)
+            self._stacked.clear()  # they depend on how many axes a weight has
         for group in self._groups:
             bound = self._chosen[group[0]].bound
             if not bound.due(step):

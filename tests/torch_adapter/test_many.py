@@ -260,3 +260,15 @@ def test_alike_weights_may_become_unlike(change: Callable[[Any], None]) -> None:
             expected = old.weight.detach()
         assert torch.equal(new.weight.detach(), expected), i
     assert not any(v.any() for v in handle.violation().values())
+
+
+def test_a_stack_of_weights_with_other_axes_is_another_stack() -> None:
+    model, whole = layers(3), nc.MaxNorm(0.5, axis=None)
+    optimizer = still(model.parameters())
+    constrain(model, {"*": whole}, optimizer)
+    optimizer.step()
+    for layer in model:
+        layer.weight = torch.nn.Parameter(torch.randn(6, 3, 2))
+    optimizer.step()
+    for layer in model:
+        assert float(layer.weight.detach().norm()) == pytest.approx(0.5)
