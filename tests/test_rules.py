@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,28 @@ def test_none_exempts_wherever_it_stands() -> None:
 def test_refused_before_training(rules: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         nc.Rules(rules).bind(model())
+
+
+def test_what_the_model_itself_says_counts_as_one_more_rule() -> None:
+    said = [replace(w, constraint=UNIT) if w.name == "body.0.weight" else w for w in model()]
+    own = nc.MaxNorm(3.0, axis=1)
+    assert nc.Rules({}).match(said) == {"body.0.weight": own}
+    assert nc.Rules({"head.weight": D}).match(said) == {"body.0.weight": own, "head.weight": D}
+    assert nc.Rules({"body.0.weight": None, "head.weight": D}).match(said) == {"head.weight": D}
+    (bound,) = nc.Rules({}).bind(said)
+    assert bound.rule == "the model itself"
+    assert nc.Rules({}).plan(said).unconstrained == [w.name for w in model()[1:]]
+    with pytest.raises(
+        ValueError,
+        match=r"'body\.0\.weight' must have one constraint, got those of the model itself and "
+        r"'\*\.weight'; make a pattern narrower, or exempt",
+    ):
+        nc.Rules({"*.weight": C}).bind(said)
+    with pytest.raises(ValueError, match="all that it matches are exempted by a rule with None"):
+        nc.Rules({"head.weight": D, "head.*": None}).bind(said)
+    said[1] = replace(said[1], constraint=nc.Scheduled(UNIT, every=2))
+    with pytest.raises(LayoutError, match=r"the model itself cannot serve 'body\.0\.bias'"):
+        nc.Rules({}).bind(said)
 
 
 def test_names_and_layouts_of_a_plain_dict() -> None:

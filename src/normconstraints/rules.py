@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["Bound", "Rules"]
 
 Value: TypeAlias = Constraint | Scheduled | None
+_ITSELF = "the model itself"
+"""What stands for a pattern where a model says itself what holds of a weight."""
 Pattern: TypeAlias = "str | re.Pattern[str] | type | tuple[type, str] | Callable[[Weight], bool]"
 
 
@@ -97,7 +99,7 @@ class Rules:
         - a function of a `Weight` that says whether it is meant.
 
         A value is a constraint, a `Scheduled` one, or None, which exempts the weights that it
-        chooses from all other rules.
+        chooses from all other rules, and from what the model itself says.
     layouts : mapping of str to str or Layout, optional
         The roles of the axes of weights by their names or globs, for ``axis="unit"`` where no layer
         is known, as in a plain dict of arrays, or is another than declared.
@@ -191,11 +193,16 @@ MaxNorm(max_value=3.0, axis=0)}
         Raises
         ------
         ValueError
-            If a pattern chooses no weight, two rules choose one, the axes of a weight are not
-            known or do not exist, or a weight is shared by layers that differ in them.
+            If a pattern chooses no weight, two rules choose one, or one that has a constraint by
+            the model itself, the axes of a weight are not known or do not exist, or a weight is
+            shared by layers that differ in them.
         """
         weights = weights_of(model)
-        chosen: dict[int, list[tuple[int, Matcher, Constraint | Scheduled]]] = {}
+        chosen: dict[int, list[tuple[int, Matcher | str, Constraint | Scheduled]]] = {
+            i: [(-1, _ITSELF, weight.constraint)]
+            for i, weight in enumerate(weights)
+            if weight.constraint is not None
+        }
         exempt: set[int] = set()
         for number, (matcher, value) in enumerate(self._rules):
             hits = [i for i, weight in enumerate(weights) if self._hits(matcher, value, weight)]
@@ -218,13 +225,13 @@ MaxNorm(max_value=3.0, axis=0)}
         for i, weight in enumerate(weights):
             if i not in chosen or i in exempt:
                 continue
-            (_, matcher, value), *others = chosen[i]
+            (_, chooser, value), *others = chosen[i]
             if others:
                 raise ValueError(
-                    f"Rules: {weight.name!r} must have one constraint, got those of {matcher} and "
+                    f"Rules: {weight.name!r} must have one constraint, got those of {chooser} and "
                     f"{others[0][1]}; make a pattern narrower, or exempt the weight with None"
                 )
-            bound.append(Bound(weight, str(matcher), self._resolved(matcher, value, weight)))
+            bound.append(Bound(weight, str(chooser), self._resolved(chooser, value, weight)))
         return bound
 
     def plan(self, model: Any) -> Plan:
@@ -266,7 +273,7 @@ MaxNorm(max_value=3.0, axis=0)}
         return bool(places)
 
     def _resolved(
-        self, matcher: Matcher, value: Constraint | Scheduled, weight: Weight
+        self, matcher: Matcher | str, value: Constraint | Scheduled, weight: Weight
     ) -> Constraint | Scheduled:
         constraint = _inner(value)
         try:

@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from normconstraints import layout
 from normconstraints._array import Array
 from normconstraints.layout import Layout
+
+if TYPE_CHECKING:
+    from normconstraints.constraint import Constraint
+    from normconstraints.schedules import Scheduled
 
 __all__ = ["Place", "Weight", "register_walker", "tie", "weights_of"]
 
@@ -55,6 +59,8 @@ class Weight:
     place: Place
     ties: tuple[Place, ...] = ()
     """The other places of the same array, where weights are tied."""
+    constraint: Constraint | Scheduled | None = None
+    """What the model itself says of it, where models do. Rules hold it as they hold their own."""
 
     @property
     def name(self) -> str:
