@@ -21,6 +21,7 @@ import normconstraints.plan
 import normconstraints.report
 import normconstraints.testing
 import normconstraints_jax
+import normconstraints_jax.equinox
 import normconstraints_jax.haiku
 import normconstraints_jax.linen
 import normconstraints_jax.nnx
@@ -38,6 +39,7 @@ ROOTS = (
     *PACKAGES,
     normconstraints.derivatives,
     normconstraints.functional,
+    normconstraints_jax.equinox,
     normconstraints_jax.haiku,
     normconstraints_jax.linen,
     normconstraints_jax.nnx,

@@ -125,6 +125,10 @@ def constrained(
             )
         if step is not None:
             extra["step"] = step
+        # Models of Equinox may be given whole: what has no update, as functions, is no parameter.
+        params = jax.tree.map(
+            lambda u, p: None if u is None else p, updates, params, is_leaf=lambda u: u is None
+        )
         updates, state = inner.update(updates, state, params, **extra)
         updated = optax.apply_updates(params, updates)
         projected = project(updated, rules, step=step)
