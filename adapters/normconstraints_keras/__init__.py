@@ -1,13 +1,19 @@
-"""Constraints on the weights of Keras models: which axes the weights of its layers have.
+"""Constraints on the weights of Keras models, on every backend: TensorFlow, PyTorch and JAX.
 
-To import it is enough: `normconstraints.Rules` then knows the models and layers of Keras, on every
-backend::
+`MaxNorm`, `UnitNorm`, `MinMaxNorm` and `NonNeg` take the place of those of `keras.constraints`;
+`KernelConstraint` makes one of any constraint::
 
     import keras
     import normconstraints as nc
-    import normconstraints_keras
+    from normconstraints_keras import KernelConstraint
 
-    model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Conv2D(32, (3, 3))])
+    conv = keras.layers.Conv2D(
+        32, (3, 3), kernel_constraint=KernelConstraint(nc.MaxNorm(3.0, axis="unit"))
+    )
+
+`constrain` sets constraints on a model that is built, by rules. `normconstraints.Rules` knows the
+models and layers of Keras once this is imported::
+
     print(nc.Rules({keras.layers.Conv2D: nc.MaxNorm(3.0, axis="unit")}).plan(model))
 
 The name of a weight is the path to it through the names of the layers and its own, joined with
@@ -28,6 +34,34 @@ except ImportError as error:
         'normconstraints_keras needs Keras; run: pip install "normconstraints[keras]"'
     ) from error
 
-from normconstraints_keras import _layouts, _weights  # noqa: F401 - to import them is to register
+from normconstraints_keras import _layouts  # noqa: F401 - to import it is to register
+from normconstraints_keras._apply import apply_constraints, constrain, projected, violation
+from normconstraints_keras._averages import ConstrainedEMA
+from normconstraints_keras._constraints import (
+    KernelConstraint,
+    MaxNorm,
+    MinMaxNorm,
+    NonNeg,
+    UnitNorm,
+    max_norm,
+    min_max_norm,
+    non_neg,
+    unit_norm,
+)
 
-__all__: list[str] = []
+__all__ = [
+    "ConstrainedEMA",
+    "KernelConstraint",
+    "MaxNorm",
+    "MinMaxNorm",
+    "NonNeg",
+    "UnitNorm",
+    "apply_constraints",
+    "constrain",
+    "max_norm",
+    "min_max_norm",
+    "non_neg",
+    "projected",
+    "unit_norm",
+    "violation",
+]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import keras
+from keras import ops
 
 from normconstraints.weights import Place, Weight, register_walker, tie
-
-# Backends whose tensors follow the array API standard.
-_NATIVE = ("torch", "jax", "numpy")
+from normconstraints_keras import _tensors
+from normconstraints_keras._constraints import KernelConstraint
+from normconstraints_keras._owners import name_in
 
 
 def walk(model: Any) -> list[Weight]:
@@ -21,12 +22,16 @@ def walk(model: Any) -> list[Weight]:
     either. A shared layer gives one weight, whose other places are ties. The arrays are the tensors
     of the backend; on TensorFlow, whose tensors follow no standard, copies as NumPy arrays.
     """
+    return [replace(weight, array=_array(weight.array)) for weight in bare(model)]
+
+
+def bare(model: Any) -> list[Weight]:
+    """The same with variables for arrays: only their shapes are read."""
     if not model.built:
         raise ValueError(
             f"{type(model).__name__} {model.name!r} must be built, and has no weights before; run "
             "a batch through it, call build(input_shape), or let it begin with keras.Input(shape)"
         )
-    arrays: dict[int, Any] = {}
     pairs = []
     named: dict[str, int] = {}
     for weight, place in _places(model, ()):
@@ -35,8 +40,14 @@ def walk(model: Any) -> list[Weight]:
                 f"every weight must have its own name, and two are {place.name!r}; give one of the "
                 "layers, or one of its weights, another name"
             )
-        pairs.append((arrays.setdefault(id(weight), _array(weight)), place))
-    return tie(pairs)
+        pairs.append((weight, place))
+    return [replace(weight, constraint=_own(weight.array)) for weight in tie(pairs)]
+
+
+def _own(variable: Any) -> Any:
+    """The constraint that the layer was built with, if it is one of ours."""
+    own = getattr(variable, "constraint", None)
+    return own.constraint if isinstance(own, KernelConstraint) else None
 
 
 def _places(layer: Any, path: tuple[str, ...]) -> Iterator[tuple[Any, Place]]:
@@ -50,26 +61,16 @@ def _places(layer: Any, path: tuple[str, ...]) -> Iterator[tuple[Any, Place]]:
     for variable in layer._trainable_variables:
         # Such a variable is no weight but holds statistics, in place of its gradient.
         if not getattr(variable, "overwrite_with_gradient", False):
-            name = _name(layer, variable)
+            name = name_in(layer, variable)
             yield variable, Place(".".join((*path, name)), layer, name)
     for child in layer._layers:
         yield from _places(child, (*path, child.name))
 
 
-def _name(layer: Any, variable: Any) -> str:
-    """The name that the layer gave, else that of the attribute which holds the variable."""
-    if re.fullmatch(r"variable(_\d+)?", variable.name):  # made up by Keras, another each time
-        for name, value in vars(layer).items():
-            if value is variable:
-                return str(name)
-    return str(variable.name)
-
-
 def _array(weight: Any) -> Any:
     if not isinstance(weight, keras.Variable):
         return weight
-    native = keras.backend.backend() in _NATIVE
-    return weight.value if native else keras.ops.convert_to_numpy(weight.value)
+    return weight.value if _tensors.is_native() else ops.convert_to_numpy(weight.value)
 
 
 register_walker(keras.Layer, walk)
