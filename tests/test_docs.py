@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import normconstraints
+import normconstraints.parts
 import normconstraints.plan
 import normconstraints.report
 import normconstraints.testing
@@ -48,6 +49,7 @@ ROOTS = (
     normconstraints_torch.lightning,
     normconstraints_torch.transformers,
     normconstraints.layout,
+    normconstraints.parts,
     normconstraints.plan,
     normconstraints.report,
     normconstraints.schedules,

@@ -9,16 +9,15 @@ from typing import Any, TypeAlias, TypeVar
 import jax
 
 from normconstraints import Bound, Constraint, Rules, Scheduled
-from normconstraints import penalty as half_squared_distance
 from normconstraints.report import Report
 from normconstraints.weights import Weight
-from normconstraints_jax import _tree
+from normconstraints_jax import _sharding, _tree
 
 Params = TypeVar("Params")
 RulesLike: TypeAlias = Rules | Mapping[Any, Constraint | Scheduled | None]
 
 
-def project(params: Params, rules: RulesLike, *, step: Any = None) -> Params:
+def project(params: Params, rules: RulesLike, *, step: Any = None, specs: Any = None) -> Params:
     """Weights with those that have a constraint replaced by the nearest that fulfil it.
 
     Parameters
@@ -31,6 +30,9 @@ def project(params: Params, rules: RulesLike, *, step: Any = None) -> Params:
         constraints.
     step : int or integer array, optional
         The count of steps, traced perhaps. Needed if a constraint is `normconstraints.Scheduled`.
+    specs : pytree of PartitionSpec, optional
+        Inside ``jax.shard_map``: how the weights are cut, as its ``in_specs`` say it, for all of
+        them or for parts of the tree. Of a model of NNX one for all.
 
     Returns
     -------
@@ -42,7 +44,8 @@ def project(params: Params, rules: RulesLike, *, step: Any = None) -> Params:
     ------
     TypeError, ValueError
         If a pattern matches no leaf, two leaves have one name, a leaf does not fit its constraint,
-        or the step is missing. Inside ``jax.jit`` this happens when it traces.
+        the step is missing, or `specs` are, and a weight may be cut over devices. Inside
+        ``jax.jit`` this happens when it traces.
 
     Notes
     -----
@@ -51,6 +54,12 @@ def project(params: Params, rules: RulesLike, *, step: Any = None) -> Params:
     and rules are read while tracing, so a compiled step pays for the arithmetic only. With a traced
     `step`, constraints that change are compiled once, and one that acts now and then costs nothing
     on other steps (under ``vmap`` over steps it does).
+
+    Sharded arrays under ``jit`` need nothing said. Inside ``jax.shard_map`` a weight is the part of
+    one device, of which a constraint that is called by itself cannot know: it takes the part for
+    the weight and gives wrong numbers. With `specs`, groups that are whole on a device are
+    projected there; across the cut, sets of norms exchange one sum, and for other sets the groups
+    are gathered.
 
     Examples
     --------
@@ -65,11 +74,13 @@ def project(params: Params, rules: RulesLike, *, step: Any = None) -> Params:
            [0.8]], dtype=float32)
     """
     found, rebuild = _tree.flatten(params)
-    done: Params = rebuild(projected(found, rules, step))
+    done: Params = rebuild(projected(found, rules, step, _tree.specs_of(params, specs)))
     return done
 
 
-def violation(params: object, rules: RulesLike, *, step: Any = None) -> dict[str, jax.Array]:
+def violation(
+    params: object, rules: RulesLike, *, step: Any = None, specs: Any = None
+) -> dict[str, jax.Array]:
     """How far each group of each constrained weight is outside, by the names of the weights.
 
     Parameters
@@ -80,6 +91,9 @@ def violation(params: object, rules: RulesLike, *, step: Any = None) -> dict[str
         As for `project`.
     step : int or integer array, optional
         As for `project`. Constraints count that are not due at the step, too.
+    specs : pytree of PartitionSpec, optional
+        As for `project`. Each device gets the violation of the whole weight, for which the weight
+        is gathered.
 
     Returns
     -------
@@ -100,11 +114,17 @@ def violation(params: object, rules: RulesLike, *, step: Any = None) -> dict[str
     {'w': Array([3.], dtype=float32)}
     """
     step = _count(step)
-    bounds = Rules.of(rules).bind(weights(params))
-    return {b.name: b.check(step=_needed(step, b) if _changes(b) else 0) for b in bounds}
+    found = weights(params)
+    spec = _by_weight(found, _tree.specs_of(params, specs))
+    return {
+        b.name: _sharding.violation(
+            b.at(_needed(step, b) if _changes(b) else 0), b.weight.array, b.name, spec[id(b.weight)]
+        )
+        for b in Rules.of(rules).bind(found)
+    }
 
 
-def penalty(params: object, rules: RulesLike, *, step: Any = None) -> jax.Array:
+def penalty(params: object, rules: RulesLike, *, step: Any = None, specs: Any = None) -> jax.Array:
     r"""Half the squared distance of the weights from their sets, for the loss.
 
     .. math:: \sum_i \frac{1}{2} \| w_i - P_i(w_i) \|_2^2
@@ -117,6 +137,10 @@ def penalty(params: object, rules: RulesLike, *, step: Any = None) -> jax.Array:
         As for `project`.
     step : int or integer array, optional
         As for `project`. A constraint that is not due at the step adds nothing.
+    specs : pytree of PartitionSpec, optional
+        As for `project`. Each device gets the penalty of the whole weights. Take the gradient
+        outside of the ``shard_map``, or leave its ``check_vma`` on: without it JAX counts what is
+        summed over devices once for each of them.
 
     Returns
     -------
@@ -143,10 +167,14 @@ def penalty(params: object, rules: RulesLike, *, step: Any = None) -> jax.Array:
     """
     step = _count(step)
     total = jax.numpy.zeros(())
-    for bound in Rules.of(rules).bind(weights(params)):
+    found = weights(params)
+    spec = _by_weight(found, _tree.specs_of(params, specs))
+    for bound in Rules.of(rules).bind(found):
         scheduled = isinstance(bound.constraint, Scheduled)
         at = _needed(step, bound) if scheduled else 0
-        term = half_squared_distance(bound.at(at), bound.weight.array)
+        term = _sharding.penalty(
+            bound.at(at), bound.weight.array, bound.name, spec[id(bound.weight)]
+        )
         total = total + (jax.numpy.where(bound.due(at), term, 0.0) if scheduled else term)
     return total
 
@@ -215,9 +243,12 @@ def weights(params: object) -> list[Weight]:
     return _tree.flatten(params)[0]
 
 
-def projected(found: list[Weight], rules: RulesLike, step: Any) -> list[Any]:
+def projected(
+    found: list[Weight], rules: RulesLike, step: Any, specs: list[Any] | None = None
+) -> list[Any]:
     """The arrays of weights after the rules, those without a constraint as they are."""
     step = _count(step)
+    spec = _by_weight(found, specs)
     done: dict[int, Any] = {}
     waiting: dict[tuple[int, int], list[Bound]] = {}
     for bound in Rules.of(rules).bind(found):
@@ -226,17 +257,23 @@ def projected(found: list[Weight], rules: RulesLike, step: Any) -> list[Any]:
             waiting.setdefault((c.every, c.start), []).append(bound)
         else:
             at = _needed(step, bound) if _changes(bound) else 0
-            done[id(bound.weight)] = _of(bound, bound.weight.array, at)
+            done[id(bound.weight)] = _of(bound, bound.weight.array, at, spec[id(bound.weight)])
     for group in waiting.values():
-        done.update(_when_due(group, _needed(step, group[0])))
+        done.update(_when_due(group, _needed(step, group[0]), spec))
     return [done.get(id(weight), weight.array) for weight in found]
 
 
-def _when_due(group: list[Bound], step: Any) -> dict[int, Any]:
+def _by_weight(found: list[Weight], specs: list[Any] | None) -> dict[int, Any]:
+    """How each weight is cut, None if nothing was said."""
+    return {id(w): s for w, s in zip(found, specs or [None] * len(found), strict=True)}
+
+
+def _when_due(group: list[Bound], step: Any, spec: dict[int, Any]) -> dict[int, Any]:
     """Constraints of one rhythm, so that a compiled step asks once whether they are due."""
 
     def act(arrays: list[Any]) -> list[Any]:
-        return [_of(bound, array, step) for bound, array in zip(group, arrays, strict=True)]
+        pairs = zip(group, arrays, strict=True)
+        return [_of(bound, array, step, spec[id(bound.weight)]) for bound, array in pairs]
 
     before, due = [bound.weight.array for bound in group], group[0].due(step)
     if isinstance(due, bool):
@@ -246,9 +283,9 @@ def _when_due(group: list[Bound], step: Any) -> dict[int, Any]:
     return {id(bound.weight): array for bound, array in zip(group, after, strict=True)}
 
 
-def _of(bound: Bound, array: Any, step: Any) -> Any:
+def _of(bound: Bound, array: Any, step: Any, spec: Any) -> Any:
     try:
-        return bound.at(step).project(array)
+        return _sharding.project(bound.at(step), array, bound.name, spec)
     except (TypeError, ValueError) as error:
         error.add_note(f"This is about the weight {bound.name!r}, chosen by {bound.rule}.")
         raise

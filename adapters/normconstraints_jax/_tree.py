@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import jax
+from jax.sharding import PartitionSpec
 
 from normconstraints.layout import Layout, LayoutError
 from normconstraints.weights import Place, Weight
@@ -88,6 +89,34 @@ def flatten(params: Any) -> Flat:
         return tree.unflatten(done)
 
     return [Weight(leaves[i], place) for i, place in found], rebuild
+
+
+def specs_of(params: Any, specs: Any) -> list[Any] | None:
+    """How each weight of `flatten` is cut, from a tree that may end above the leaves."""
+    if specs is None:
+        return None
+    found, rebuild = flatten(params)
+    if isinstance(specs, PartitionSpec):
+        return [specs] * len(found)
+    if any(base in models for base in type(params).__mro__):
+        raise TypeError(
+            f"project: specs must be one PartitionSpec for a {type(params).__name__}, whose "
+            f"weights are no tree, got {specs!r}; split the model, and project its state"
+        )
+    # Marks in place of the weights show which leaves they are.
+    marks = [object() for _ in found]
+    marked = jax.tree.leaves(rebuild(marks))
+    try:
+        each = jax.tree.leaves(
+            jax.tree.broadcast(specs, params, is_leaf=lambda x: isinstance(x, PartitionSpec)),
+            is_leaf=lambda x: isinstance(x, PartitionSpec),
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"project: specs must be a tree as that of the params, or end above its leaves: {error}"
+        ) from error
+    by_leaf = {id(leaf): spec for leaf, spec in zip(marked, each, strict=True)}
+    return [by_leaf[id(mark)] for mark in marks]
 
 
 def _place(root: Any, path: tuple[Any, ...], leaf: Any) -> Place | None:

@@ -26,7 +26,9 @@ __all__ = ["apply_updates", "constrained"]
 Params = TypeVar("Params")
 
 
-def apply_updates(params: Params, updates: Any, rules: RulesLike, *, step: Any = None) -> Params:
+def apply_updates(
+    params: Params, updates: Any, rules: RulesLike, *, step: Any = None, specs: Any = None
+) -> Params:
     """Updated parameters, of which those that have a constraint are the nearest that fulfil it.
 
     Parameters
@@ -39,11 +41,13 @@ def apply_updates(params: Params, updates: Any, rules: RulesLike, *, step: Any =
         As for `normconstraints_jax.project`.
     step : int or integer array, optional
         As for `normconstraints_jax.project`.
+    specs : pytree of PartitionSpec, optional
+        As for `normconstraints_jax.project`.
 
     Returns
     -------
     pytree of arrays
-        ``project(optax.apply_updates(params, updates), rules, step=step)``.
+        ``project(optax.apply_updates(params, updates), rules, step=step, specs=specs)``.
 
     Raises
     ------
@@ -65,12 +69,12 @@ def apply_updates(params: Params, updates: Any, rules: RulesLike, *, step: Any =
     """
     tree: Any = params
     moved: Any = optax.apply_updates(tree, updates)
-    projected: Params = project(moved, rules, step=step)
+    projected: Params = project(moved, rules, step=step, specs=specs)
     return projected
 
 
 def constrained(
-    tx: optax.GradientTransformation, rules: RulesLike
+    tx: optax.GradientTransformation, rules: RulesLike, *, specs: Any = None
 ) -> optax.GradientTransformationExtraArgs:
     """An optimizer whose updates lead into the sets, up to rounding.
 
@@ -81,6 +85,8 @@ def constrained(
     rules : Rules or mapping
         As for `normconstraints_jax.project`. Every pattern must match a parameter that it is given:
         inside ``optax.masked`` and ``optax.partition`` these are the chosen ones alone.
+    specs : pytree of PartitionSpec, optional
+        As for `normconstraints_jax.project`, for an optimizer inside ``jax.shard_map``.
 
     Returns
     -------
@@ -131,7 +137,7 @@ def constrained(
         )
         updates, state = inner.update(updates, state, params, **extra)
         updated = optax.apply_updates(params, updates)
-        projected = project(updated, rules, step=step)
+        projected = project(updated, rules, step=step, specs=specs)
 
         def way(u: Any, p: Any, moved: Any, q: Any) -> Any:
             # What no rule chose comes back as it went in.

@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -258,7 +259,10 @@ def normalise_axis(
 
 def group_size(w: Array, axes: tuple[int, ...]) -> int:
     """Number of entries in a group."""
-    return math.prod([w.shape[a] for a in axes])  # a list: Dynamo does not trace the generator
+    size = math.prod([w.shape[a] for a in axes])  # a list: Dynamo does not trace the generator
+    if _exchanging and (parts := _parts.get()) is not None:
+        return size * parts.count
+    return size
 
 
 def groupwise(
@@ -374,14 +378,50 @@ def accurate_sum(x: Array, axes: tuple[int, ...], xp: Namespace) -> Array:
         return exchanged(xp.sum(x, axis=axes, keepdims=True), xp) if axes else x
     for axis in axes:
         x = xp.sum(fold(x, axis, xp), axis=axis, keepdims=True)
-    return x
+    return exchanged(x, xp) if axes else x
 
 
-def exchanged(x: Array, xp: Namespace) -> Array:
+@dataclass(frozen=True)
+class Parts:
+    """Groups of which an array that does not know it holds a part: how parts are put together."""
+
+    count: int
+    """Of equal parts of each group."""
+    total: Callable[[Array], Array]
+    """From the sums over the parts to those over the groups."""
+    largest: Callable[[Array], Array]
+
+
+_parts: ContextVar[Parts | None] = ContextVar("parts", default=None)
+# How many contexts have set it. Dynamo reads this number, and would not read the variable.
+_exchanging = 0
+
+
+class exchanging:  # noqa: N801 - used like a function
+    """A context in which what is reduced over groups is exchanged with the other parts of them."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._mine = parts
+
+    def __enter__(self) -> None:
+        global _exchanging
+        self._before = _parts.set(self._mine)
+        _exchanging += 1
+
+    def __exit__(self, *_: object) -> None:
+        global _exchanging
+        _exchanging -= 1
+        _parts.reset(self._before)
+
+
+def exchanged(x: Array, xp: Namespace, *, largest: bool = False) -> Array:
     """What was reduced over an axis that several processes hold: exchanged now, and only once.
 
-    A torch DTensor would exchange the parts anew at each use of the result.
+    A torch DTensor would exchange the parts anew at each use of the result, and knows what it was
+    that reduced them. Of other arrays in parts `largest` says that it was no sum.
     """
+    if _exchanging and (parts := _parts.get()) is not None:
+        return parts.largest(x) if largest else parts.total(x)
     placements = getattr(x, "placements", None) if "torch" in xp.__name__ else None
     if placements is None or not any(p.is_partial() for p in placements):
         return x
@@ -499,6 +539,8 @@ def host_library(w: Array) -> str | None:
     Only then may Python look at values. Tracers, fake and meta tensors, functorch's and other
     wrappers, subclasses, other devices and tensors that autograd follows get None.
     """
+    if _exchanging and _parts.get() is not None:  # what is exchanged is reduced in one piece
+        return None
     kind = type(w)
     if _hosts.get(kind) == "numpy":
         return "numpy"

@@ -214,7 +214,7 @@ class Constraint(Parametrised, ABC):
             if held := parts(value):
                 if not all([part._fits_parts() for part in held]):  # noqa: C419 - for Dynamo
                     return False
-            elif field.metadata.get("per") != WHOLE and (is_array(value) or _has_float(value)):
+            elif field.metadata.get("per") != WHOLE and (_has_shape(value) or _has_float(value)):
                 return False
         return True
 
@@ -246,6 +246,11 @@ def parameters(constraint: Parametrised) -> dict[str, Any]:
     if not dataclasses.is_dataclass(constraint):
         return {}
     return {field.name: getattr(constraint, field.name) for field in dataclasses.fields(constraint)}
+
+
+def _has_shape(value: Any) -> bool:
+    """Whether a parameter is an array of more than one number, such as a schedule gives."""
+    return is_array(value) and tuple(value.shape) != ()
 
 
 def _has_float(value: Any) -> bool:
