@@ -97,6 +97,19 @@ def test_the_wrapper_is_inexact_where_the_updates_are_not() -> None:
     assert 1e-5 < float(abs(wrapped - 1).max()) < 1e-2
 
 
+def test_what_was_inside_is_not_touched_by_steps_that_do_nothing() -> None:
+    params = project(parameters(), RULES)
+    waits = optax.MultiSteps(optax.sgd(0.5), 2)
+    skips = optax.apply_if_finite(optax.sgd(0.5), 3)
+    nan = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), params)
+    for tx, g in ((waits, gradients(0)), (skips, nan)):
+        updates, _ = tx.update(g, tx.init(params), params)
+        wrapped, _ = constrained(tx, RULES).update(g, tx.init(params), params)
+        for after in (apply_updates(params, updates, RULES), optax.apply_updates(params, wrapped)):
+            for name, x in params.items():
+                np.testing.assert_array_equal(after[name], x)
+
+
 def test_the_wrapper_inside_of_masked_and_partition() -> None:
     params, rules = parameters(), {"w": RULES["w"]}
     labels = {"w": "in", "b": "free", "k": "free"}
