@@ -343,3 +343,19 @@ def test_rules_of_names_match_nothing_else() -> None:
     model = nnx.Dict(**{name: nnx.Linear(2, 2, rngs=nnx.Rngs(0)) for name in ("a*", "ab")})
     rules = rules_of(model, {"a[*].kernel": nc.NonNeg()})
     assert list(rules.match(model_state(model))) == ["a*.kernel"]
+
+
+@pytest.mark.parametrize("graph", [True, False], ids=["graph", "tree"])
+def test_both_modes_of_nnx(graph: bool) -> None:
+    with nnx.set_graph_mode(graph), nnx.set_graph_updates(graph):
+        model = nnx.Linear(3, 2, kernel_metadata={"constraint": UNIT}, rngs=nnx.Rngs(0))
+        optimizer = nnx.Optimizer(model, optax.sgd(1.0), wrt=nnx.Param)
+
+        @nnx.jit
+        def train(model: Any, optimizer: Any) -> None:
+            optimizer.update(model, nnx.grad(lambda m: -m(jnp.ones((1, 3))).sum())(model))
+            project_(model)
+
+        train(model, optimizer)
+    norms = np.linalg.norm(np.asarray(model.kernel[...], np.float64), axis=0)
+    assert 0.399 < norms.min() <= norms.max() <= NEARLY
