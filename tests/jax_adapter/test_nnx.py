@@ -262,6 +262,8 @@ def test_where_metadata_are_lost() -> None:
     """What the documentation warns of; rules that were taken before still hold."""
     model, free = Net(), nnx.Linear(12, 6, rngs=nnx.Rngs(0))
     rules = rules_of(model)
+    merged = nnx.merge(nnx.graphdef(model.layers[0]), nnx.state(free))
+    assert merged.kernel.get_metadata("constraint", None) is None
     nnx.update(model.layers[0], nnx.state(free))
     model.conv.kernel = nnx.Param(model.conv.kernel[...])
     assert said(model) == dict.fromkeys(said(model))
