@@ -231,6 +231,13 @@ def test_what_is_no_part_needs_no_specs() -> None:
     np.testing.assert_array_equal(said(W), expected)
 
 
+def test_a_constraint_by_itself_cannot_know() -> None:
+    """The trap of the documentation: if this fails, it may say something better."""
+    c = nc.UnitNorm(axis=0)
+    found = mapped(c, mesh(d=2), P("d"))(W)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=0), 2**0.5, rtol=1e-5)
+
+
 def test_specs_that_do_not_fit_are_refused() -> None:
     rules: Any = {"w": nc.MaxNorm(1.0, axis=0)}
 

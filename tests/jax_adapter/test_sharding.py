@@ -118,6 +118,19 @@ def test_sets_that_have_to_see_whole_groups(c: nc.Constraint, kind: AxisType) ->
         assert collectives(compiled) == {"all-gather": 1}
 
 
+def test_gathered_by_hand_on_auto_axes() -> None:
+    x = placed(SMALL, P("d", None), AxisType.Auto, 2)
+    whole = NamedSharding(x.sharding.mesh, P())
+
+    @jax.jit
+    def step(w: Any) -> Any:
+        done = one(jax.lax.with_sharding_constraint(w, whole), nc.TopK(3, axis=0))
+        return jax.lax.with_sharding_constraint(done, x.sharding)
+
+    assert collectives(step.lower(x).compile()) == {"all-gather": 1}
+    np.testing.assert_array_equal(step(x), nc.TopK(3, axis=0)(SMALL))
+
+
 ALL = [c for c in examples() if not isinstance(c, nc.Birkhoff | nc.Transport)]
 
 
