@@ -118,17 +118,16 @@ def test_sets_that_have_to_see_whole_groups(c: nc.Constraint, kind: AxisType) ->
         assert collectives(compiled) == {"all-gather": 1}
 
 
-def test_gathered_by_hand_on_auto_axes() -> None:
-    x = placed(SMALL, P("d", None), AxisType.Auto, 2)
-    whole = NamedSharding(x.sharding.mesh, P())
+def test_a_shard_map_around_the_projection_gathers_once_on_auto_axes() -> None:
+    x, spec = placed(SMALL, P("d", None), AxisType.Auto, 2), P("d")
+    rules: Any = {"w": nc.TopK(3, axis=0)}
 
-    @jax.jit
-    def step(w: Any) -> Any:
-        done = one(jax.lax.with_sharding_constraint(w, whole), nc.TopK(3, axis=0))
-        return jax.lax.with_sharding_constraint(done, x.sharding)
+    def body(w: Any) -> Any:
+        return project({"w": w}, rules, specs=spec)["w"]
 
+    step = jax.jit(jax.shard_map(body, mesh=x.sharding.mesh, in_specs=spec, out_specs=spec))
     assert collectives(step.lower(x).compile()) == {"all-gather": 1}
-    np.testing.assert_array_equal(step(x), nc.TopK(3, axis=0)(SMALL))
+    np.testing.assert_array_equal(step(x), jax.jit(rules["w"])(SMALL))
 
 
 ALL = [c for c in examples() if not isinstance(c, nc.Birkhoff | nc.Transport)]
