@@ -172,9 +172,9 @@ class _Namespace:
         return self
 
     def dtypes(self, *, device: object = None) -> dict[str, str]:
-        """What there is: JAX has no float64 unless it is told so."""
+        """What there is: JAX has no float64 unless told so, and on PyTorch Keras computes in less."""
         names = [name for kind in ("bool", "numeric") for name in _KINDS[kind]]
-        if str(keras.backend.standardize_dtype(ops.zeros((), "float64").dtype)) != "float64":
+        if keras.backend.result_type("float64", "float64") != "float64":
             names.remove("float64")
         return dict(zip(names, names, strict=True))
 

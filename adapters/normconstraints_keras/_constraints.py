@@ -104,15 +104,15 @@ class KernelConstraint(keras.constraints.Constraint):  # type: ignore[misc]
 class _Named(KernelConstraint):
     """One of `keras.constraints`, by its signature: the parameters are attributes too."""
 
-    def __init__(self, constraint: Constraint, **parameters: Any) -> None:
+    def __init__(self, constraint: Constraint) -> None:
         super().__init__(constraint)
-        self._names = tuple(parameters)
-        for name in parameters:
+        for name in self.get_config():
             setattr(self, name, getattr(constraint, name))
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments by name."""
-        return {name: getattr(self, name) for name in self._names}
+        """The arguments by name, as JSON data."""
+        parameters: dict[str, Any] = nc.to_config(self.constraint)["parameters"]
+        return parameters
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
@@ -120,8 +120,7 @@ class _Named(KernelConstraint):
         return cls(**config)
 
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
-        return f"{type(self).__name__}({arguments})"
+        return repr(self.constraint)  # the class inside has the same name and arguments
 
 
 @_register
@@ -152,7 +151,7 @@ class MaxNorm(_Named):
     """
 
     def __init__(self, max_value: Any = 2, axis: Axis = 0) -> None:
-        super().__init__(nc.MaxNorm(max_value, axis=axis), max_value=max_value, axis=axis)
+        super().__init__(nc.MaxNorm(max_value, axis=axis))
 
 
 @_register
@@ -179,7 +178,7 @@ class UnitNorm(_Named):
     """
 
     def __init__(self, axis: Axis = 0) -> None:
-        super().__init__(nc.UnitNorm(axis=axis), axis=axis)
+        super().__init__(nc.UnitNorm(axis=axis))
 
 
 @_register
@@ -214,13 +213,7 @@ class MinMaxNorm(_Named):
     def __init__(
         self, min_value: Any = 0.0, max_value: Any = 1.0, rate: float = 1.0, axis: Axis = 0
     ) -> None:
-        super().__init__(
-            nc.MinMaxNorm(min_value, max_value, rate=rate, axis=axis),
-            min_value=min_value,
-            max_value=max_value,
-            rate=rate,
-            axis=axis,
-        )
+        super().__init__(nc.MinMaxNorm(min_value, max_value, rate=rate, axis=axis))
 
 
 @_register

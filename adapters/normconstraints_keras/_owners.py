@@ -34,10 +34,11 @@ def resolve(constraint: Constraint, variable: Any) -> Constraint:
     if not places:
         raise LayoutError(
             f"{constraint!r} depends on the layer of {variable.path!r}, and no layer has this "
-            "variable; give the axes as numbers"
+            "variable; give the axes as numbers, or call gc.unfreeze() if gc.freeze() hides the "
+            "layers"
         )
     weight = Weight(variable, places[0], tuple(places[1:]))
-    return Rules([(lambda _: True, constraint)]).bind([weight])[0].at(0)
+    return Rules({"*": constraint}).bind([weight])[0].at(0)
 
 
 def _places(variable: Any) -> list[Place]:
@@ -45,9 +46,13 @@ def _places(variable: Any) -> list[Place]:
         _look_around()
     if not _is_known(variable):
         return []
-    name: str = variable.path
     layers = [(layer(), attribute) for layer, attribute in _known[id(variable)][1]]
-    return [Place(name, layer, attribute) for layer, attribute in layers if layer is not None]
+    return [
+        # Two layers may have one name, and two places of a weight may not.
+        Place(f"{layer.path or layer.name}.{attribute} ({i})", layer, attribute)
+        for i, (layer, attribute) in enumerate(layers, 1)
+        if layer is not None
+    ]
 
 
 def _is_known(variable: Any) -> bool:

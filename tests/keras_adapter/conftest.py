@@ -1,7 +1,20 @@
-"""Keras reads its backend once, when it is imported."""
+"""Keras reads its backend once, when it is imported: KERAS_BACKEND chooses it for all tests."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
+
+import pytest
+
+# Keras 3.15 makes arrays of NumPy of PyTorch's tensors by np.array(tensor), in `fit` too, of which
+# NumPy 2.4 warns: PyTorch 2.13 does not take the argument `copy` yet.
+NUMPY_OF_TORCH = "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.filterwarnings(NUMPY_OF_TORCH))
