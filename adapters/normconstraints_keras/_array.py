@@ -172,7 +172,7 @@ class _Namespace:
         return self
 
     def dtypes(self, *, device: object = None) -> dict[str, str]:
-        """What there is: JAX has no float64 unless told so, and on PyTorch Keras computes in less."""
+        """What there is. For float64 Keras computes in less on PyTorch, and so does JAX."""
         names = [name for kind in ("bool", "numeric") for name in _KINDS[kind]]
         if keras.backend.result_type("float64", "float64") != "float64":
             names.remove("float64")

@@ -14,7 +14,8 @@ class ConstrainedEMA(keras.callbacks.Callback):  # type: ignore[misc]
 
     Keras averages the weights of each step before it constrains them, and writes the averages over
     the weights when `fit` ends, so that the model that is left fulfils no constraint. With this
-    callback the averages are projected at the end of each epoch, and the weights when `fit` ends.
+    callback the averages are projected at the end of each epoch and before they are evaluated, and
+    the weights when `fit` ends.
 
     Notes
     -----
@@ -39,8 +40,20 @@ class ConstrainedEMA(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Project the averages."""
+        self._project()
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        """Project the averages. The validation of an epoch comes before its end."""
+        self._project()
+
+    def on_predict_begin(self, logs: Any = None) -> None:
+        """Project the averages."""
+        self._project()
+
+    def _project(self) -> None:
         model: Any = self.model
         for optimizer in _optimizers(model.optimizer):
+            # There are none before the first step.
             averages = getattr(optimizer, "_model_variables_moving_average", ())
             for variable, average in zip(optimizer._trainable_variables, averages, strict=False):
                 if average is not None and variable.constraint is not None:
