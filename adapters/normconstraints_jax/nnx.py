@@ -29,6 +29,7 @@ from typing import Any
 
 import jax
 from flax import nnx
+from jax.core import Tracer
 
 from normconstraints import Constraint, Rules, Scheduled
 from normconstraints.layout import Layout, LayoutError, declare
@@ -120,7 +121,7 @@ def _said(param: nnx.Param[Any], name: str) -> Constraint | Scheduled | None:
     if not isinstance(found, Constraint | Scheduled):
         raise TypeError(f"{what}: {_KEY} must be a constraint or None, got {found!r}")
     numbers = found.constraint if isinstance(found, Scheduled) else found
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(numbers)):
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(numbers)):
         raise ValueError(
             f"{what}: {_KEY} must hold numbers, and holds a tracer of the function that made the "
             f"model inside of jit, got {found!r}; give nested tuples of numbers"
