@@ -102,7 +102,7 @@ def check_parts_inside_shard_map() -> None:
 
 
 def check_a_training_is_that_of_one_process() -> None:
-    tx, rules = optax.adam(0.05), {"w": nc.MaxNorm(0.5, axis=0), "b": nc.Simplex(1.0, axis=0)}
+    tx, rules = optax.adam(0.05), {"w": nc.MaxNorm(0.5, axis=0), "b": nc.Box(-0.01, 0.01)}
     data = np.random.default_rng(1).normal(size=(6, 16, 8)).astype(np.float32)
 
     @jax.jit

@@ -26,8 +26,8 @@ RULES = nc.Rules(
         "dense.kernel": nc.Scheduled(
             nc.MaxNorm(1.0, axis=0), {"max_value": Linear(1.0, 0.2, steps=60)}
         ),
-        "head.kernel": nc.Scheduled(nc.L1Ball(1.0, axis=0), every=3),
-        "head.bias": nc.Simplex(1.0, axis=0),
+        "head.kernel": nc.Scheduled(nc.UnitNorm(axis=0), every=3),
+        "head.bias": nc.Box(-0.01, 0.01),
     }
 )
 

@@ -47,7 +47,7 @@ def test_a_training_that_goes_on_in_another_process_is_the_unbroken_one(tmp_path
         radius = 1.0 - 0.8 * (END - 1) / 60
         norms = np.linalg.norm(found[0]["dense"]["kernel"], axis=0)
         assert norms.max() == pytest.approx(radius, rel=1e-5)
-        assert float(found[0]["head"]["bias"].sum()) == pytest.approx(1.0, rel=1e-5)
+        assert np.abs(found[0]["head"]["bias"]).max() <= 0.01 * (1 + 1e-6)
 
 
 def test_a_checkpoint_of_the_plain_optimizer_goes_on_with_constraints(tmp_path: Path) -> None:
@@ -57,7 +57,8 @@ def test_a_checkpoint_of_the_plain_optimizer_goes_on_with_constraints(tmp_path: 
     assert bits((params, state)) == bits(plain)
     assert jax.tree.structure(state) == jax.tree.structure(plain[1])
     found, state = resumed.train("constrained", params, state, range(MIDDLE, END))
-    assert float(found["head"]["bias"].sum()) == pytest.approx(1.0, rel=1e-5)
+    assert np.abs(plain[0]["head"]["bias"]).max() > 0.02  # or it says nothing
+    assert np.abs(found["head"]["bias"]).max() <= 0.01 * (1 + 1e-6)
     # And back again: nothing of the constraints is in the checkpoint.
     resumed.save(tmp_path, END, found, state)
     assert bits(resumed.load(tmp_path, END, "plain")) == bits((found, state))
