@@ -259,7 +259,7 @@ def normalise_axis(
 
 def group_size(w: Array, axes: tuple[int, ...]) -> int:
     """Number of entries in a group."""
-    size = math.prod([w.shape[a] for a in axes])  # a list: Dynamo does not trace the generator
+    size: int = math.prod([w.shape[a] for a in axes])  # a list: Dynamo does not trace the generator
     if _exchanging and (parts := _parts.get()) is not None:
         return size * parts.count
     return size
