@@ -18,7 +18,7 @@ help:
 	@echo "make demo [FRAMEWORKS='numpy torch jax']   train on real images with and without a constraint"
 	@echo "make test            the tests of every backend of the plain job"
 	@echo "make conformance     the whole contract, every set on every backend"
-	@echo "make test-extended   the same on dask, dpnp, MLX, ndonnx and mparray"
+	@echo "make test-extended   the same on dask, dpnp, MLX, ndonnx, mparray and TensorFlow"
 	@echo "make lint            ruff, mypy, pyright, import-linter"
 	@echo "make bench           speed as ratios to Keras' formula"
 	@echo "make docs            the documentation, to out/docs"
@@ -58,6 +58,8 @@ conformance: $(venv)/.dev
 
 test-extended: $(venv)/.extended
 	$(bin)/python -m pytest tests/extended -p no:xdist
+	KERAS_BACKEND=tensorflow $(bin)/python -m pytest tests/extended/test_keras_tensorflow.py \
+		tests/keras_adapter -p no:xdist
 
 lint: $(venv)/.dev
 	$(bin)/ruff check .

@@ -37,7 +37,7 @@ def norm_left(constraint: Constrain, entries: Any, dtype: str = "float32", calls
 
 def largest_unit(kernel: Any) -> float:
     """The largest norm of a unit after the constraint of a kernel whose entries all were large."""
-    kernel.assign(10 * ops.ones_like(kernel))
+    kernel.assign(np.full(kernel.shape, 10.0, "float32"))
     kernel.assign(kernel.constraint(kernel))
     # The last axis counts the units, here of a convolution and of what joins heads.
     return float(np.linalg.norm(numpy_of(kernel).reshape(-1, kernel.shape[-1]), axis=0).max())

@@ -8,6 +8,8 @@ import os
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 ).strip()
+# Read once, when Keras is imported. PyTorch is there in the plain job, and compiles nothing.
+os.environ.setdefault("KERAS_BACKEND", "torch")
 
 import pytest
 

@@ -63,7 +63,8 @@ class _Function(Keras):
 
         self._project, self._violation = (
             # The shapes are fixed, as those of variables are.
-            tf.function(lambda x, f=f: f(Array(x)).tensor, jit_compile=self.jit)
+            # AutoGraph stays out, as it does in what Keras' own trainings call.
+            tf.function(lambda x, f=f: f(Array(x)).tensor, jit_compile=self.jit, autograph=False)
             for f in (constraint.project, constraint.violation)
         )
 

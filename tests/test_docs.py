@@ -28,6 +28,7 @@ import normconstraints_jax.linen
 import normconstraints_jax.nnx
 import normconstraints_jax.optax
 import normconstraints_jax.projections
+import normconstraints_keras
 import normconstraints_numpy
 import normconstraints_torch
 import normconstraints_torch.lightning
@@ -35,7 +36,15 @@ import normconstraints_torch.transformers
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-PACKAGES = (normconstraints, normconstraints_torch, normconstraints_jax, normconstraints_numpy)
+PACKAGES = (
+    normconstraints,
+    normconstraints_torch,
+    normconstraints_jax,
+    normconstraints_keras,
+    normconstraints_numpy,
+)
+# See tests/keras_adapter/conftest.py.
+NUMPY_OF_TORCH = "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
 ROOTS = (
     *PACKAGES,
     normconstraints.derivatives,
@@ -85,6 +94,7 @@ def _run(test: doctest.DocTest) -> None:
     assert not result.failed, "".join(lines)
 
 
+@pytest.mark.filterwarnings(NUMPY_OF_TORCH)
 @pytest.mark.parametrize("name", _modules())
 def test_docstrings(name: str) -> None:
     for test in _tests(importlib.import_module(name)):
@@ -140,6 +150,7 @@ def _chains() -> list[list[Block]]:
     return chains
 
 
+@pytest.mark.filterwarnings(NUMPY_OF_TORCH)
 @pytest.mark.parametrize("chain", _chains(), ids=lambda chain: chain[0].place)
 def test_pages(chain: list[Block], tmp_path: Path) -> None:
     names: dict[str, Any] = {"__name__": "__page__"}

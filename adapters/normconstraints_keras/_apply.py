@@ -216,7 +216,7 @@ def violation(model: keras.Model) -> dict[str, Any]:
     >>> dense = keras.layers.Dense(1, kernel_constraint=NonNeg())
     >>> model = keras.Sequential([keras.Input((2,)), dense])
     >>> _ = dense.kernel.assign([[1.0], [-2.0]])
-    >>> [float(v) for v in violation(model).values()]
+    >>> [float(v.max()) for v in violation(model).values()]
     [2.0]
     """
     found = [w for w in bare(model) if isinstance(_constraint(w.array), KernelConstraint)]

@@ -1,11 +1,8 @@
-"""Keras reads its backend once, when it is imported: KERAS_BACKEND chooses it for all tests."""
+"""For all tests of Keras; KERAS_BACKEND chooses its backend for the process."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-
-os.environ.setdefault("KERAS_BACKEND", "torch")
 
 import pytest
 
@@ -18,3 +15,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.filterwarnings(NUMPY_OF_TORCH))
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    import keras
+
+    keras.utils.set_random_seed(0)

@@ -30,6 +30,11 @@ def norms(w: Any, axis: Any = 0) -> np.ndarray:
     return np.sqrt((numpy_of(w) ** 2).sum(axis=axis))
 
 
+def fill(variable: Any, value: float) -> None:
+    """All entries the same. Keras' ones_like refuses its own variables on JAX 0.10."""
+    variable.assign(np.full(variable.shape, value, "float32"))
+
+
 def largest(violations: dict[str, Any]) -> float:
     """The largest of the violations of a model."""
     return max(float(numpy_of(v).max()) for v in violations.values())

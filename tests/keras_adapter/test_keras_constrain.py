@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from keras_models import L, dense, fit, largest, norms, numpy_of, only_on, sgd
+from keras_models import L, dense, fill, fit, largest, norms, numpy_of, only_on, sgd
 
 import normconstraints as nc
 from normconstraints_keras import (
@@ -39,7 +39,7 @@ def network(**more: Any) -> keras.Model:
 
 def long_ones(model: Any) -> None:
     for variable in model.trainable_variables:
-        variable.assign(10 * ops.ones_like(variable))
+        fill(variable, 10)
 
 
 def state(model: Any) -> list[Any]:
@@ -202,7 +202,7 @@ def test_frozen_layers_are_constrained_once_they_are_trained() -> None:
     model.layers[0].trainable = False
     constrain(model, RULES)
     first = model.layers[0].kernel
-    first.assign(10 * ops.ones_like(first))
+    fill(first, 10)
     fit(model, sgd())
     assert norms(first).min() == 20  # as Keras leaves it
     model.layers[0].trainable = True
@@ -288,7 +288,7 @@ def test_a_keras_model_in_a_loop_of_torch() -> None:
 
 def test_values_in_the_order_of_the_variables() -> None:
     model = network(kernel_constraint=MaxNorm(0.5, axis="unit"))
-    values = [10 * ops.ones_like(v) for v in model.trainable_variables]
+    values = [10 * ops.ones(v.shape) for v in model.trainable_variables]
     before = state(model)
     kernel, *others = projected(model, values)
     np.testing.assert_allclose(norms(kernel), 0.5, rtol=1e-6)
@@ -300,7 +300,7 @@ def test_values_in_the_order_of_the_variables() -> None:
 
 def test_constraints_of_keras_in_projected() -> None:
     model = network(kernel_constraint=keras.constraints.NonNeg())
-    kernel, *_ = projected(model, [-ops.ones_like(v) for v in model.trainable_variables])
+    kernel, *_ = projected(model, [-ops.ones(v.shape) for v in model.trainable_variables])
     assert numpy_of(kernel).max() == 0
 
 

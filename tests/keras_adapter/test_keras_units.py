@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from keras_models import L, dense, fit, largest, norms, numpy_of, sgd
+from keras_models import L, dense, fill, fit, largest, norms, numpy_of, sgd
 
 import normconstraints as nc
 from normconstraints.layout import LayoutError
@@ -93,7 +93,7 @@ def test_the_axes_of_layers(title: str) -> None:
     weights = {w.name: w for w in nc.weights.weights_of(layer)}
     for name in axes:
         variable = _variable(model, name)
-        variable.assign(10 * ops.ones_like(variable))
+        fill(variable, 10)
         assert weights[name].shape == tuple(variable.shape)
     fit(model)  # in steps that move nothing: what was long ends on the bound
     for name, axis in axes.items():
@@ -125,7 +125,7 @@ def test_attention_has_other_axes_for_its_output() -> None:
     }
     assert {id(layer.kernel.constraint) for layer in dense.values()} == {id(UNIT)}
     for layer in dense.values():
-        layer.kernel.assign(10 * ops.ones_like(layer.kernel))
+        fill(layer.kernel, 10)
     fit(model)
     for name, layer in dense.items():
         axis = (0, 1) if name == "attention_output" else 0
@@ -145,7 +145,7 @@ def test_a_loop_that_applies_gradients_by_hand() -> None:
     layer = L.Conv2D(4, 2, kernel_constraint=UNIT)
     layer.build((None, 5, 5, 3))
     optimizer = sgd()
-    gradients = [-100 * ops.ones_like(v) for v in layer.trainable_variables]
+    gradients = [-100 * ops.ones(v.shape) for v in layer.trainable_variables]
     optimizer.apply(gradients, layer.trainable_variables)
     np.testing.assert_allclose(norms(layer.kernel, (0, 1, 2)), 0.5, rtol=1e-6)
 
@@ -170,7 +170,7 @@ nc.layout.declare(Declared, mix="oi")
 def test_a_layer_of_ones_own() -> None:
     model = keras.Sequential([keras.Input((4,)), Declared()])
     mix = model.layers[0].mix
-    mix.assign(10 * ops.ones_like(mix))
+    fill(mix, 10)
     fit(model, keras.optimizers.SGD(0.0))
     np.testing.assert_allclose(norms(mix, 1), 0.5, rtol=1e-6)
     other = keras.Sequential([keras.Input((4,)), Mixing()])
@@ -210,7 +210,7 @@ def test_two_layers_of_one_variable_must_agree(cls: type) -> None:
     layer = L.Dense(3, kernel_constraint=UNIT)
     layer.build((None, 4))
     _other = cls(layer)
-    layer.kernel.assign(9 * ops.ones_like(layer.kernel))
+    fill(layer.kernel, 9)
     if cls is Tied:
         with pytest.raises(
             LayoutError, match=r"dense.*are one weight, and their layers use its axes"
@@ -243,7 +243,7 @@ def test_many_models_at_once() -> None:
         fit(convolution, sgd())
     for model in models:
         kernel = model.layers[0].kernel
-        kernel.assign(10 * ops.ones_like(kernel))
+        fill(kernel, 10)
         apply_constraints(model)
         axes = tuple(range(len(kernel.shape) - 1))
         np.testing.assert_allclose(norms(kernel, axes), 0.5, rtol=1e-6)

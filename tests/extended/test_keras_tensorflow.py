@@ -1,0 +1,69 @@
+"""The contract on TensorFlow: eager, in graphs, compiled by XLA, and differentiated by a tape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+import normconstraints as nc
+from normconstraints.testing import Result, examples, parametrize_with_checks
+
+pytest.importorskip("keras", reason="Keras is not installed")
+
+from keras_backends import BACKEND, Keras, TensorFlowGraph, TensorFlowTape, TensorFlowXla
+
+if BACKEND != "tensorflow":
+    pytest.skip(
+        f"about Keras on TensorFlow, and this process has it on {BACKEND}; set KERAS_BACKEND",
+        allow_module_level=True,
+    )
+
+Check = Callable[[], list[Result]]
+Record = Callable[[str, object], None]
+
+# Thousands of operations, each of which is dear: a brief look.
+LONG = (nc.Birkhoff, nc.Transport)
+ALL = [c for c in examples() if not isinstance(c, LONG)]
+FIRST = list({type(c): c for c in reversed(ALL)}.values())
+# What Keras has, and one of each kind: sums, sorts, selections, several at once, parts.
+FEW = [
+    c
+    for c in FIRST
+    if isinstance(
+        c,
+        nc.MaxNorm
+        | nc.UnitNorm
+        | nc.MinMaxNorm
+        | nc.NonNeg
+        | nc.Box
+        | nc.Simplex
+        | nc.L1Ball
+        | nc.TopK
+        | nc.Monotone
+        | nc.Intersection
+        | nc.Masked,
+    )
+]
+
+
+@parametrize_with_checks(ALL, backends=[Keras()])
+def test_contract(check: Check, record_property: Record) -> None:
+    record_property("checks", len(check()))
+
+
+@parametrize_with_checks(
+    [c for c in examples() if isinstance(c, LONG)], backends=[Keras()], brief=True
+)
+def test_contract_of_slow_ones(check: Check, record_property: Record) -> None:
+    record_property("checks", len(check()))
+
+
+@parametrize_with_checks(FEW, backends=[TensorFlowGraph(), TensorFlowXla()], brief=True)
+def test_contract_in_graphs(check: Check, record_property: Record) -> None:
+    record_property("checks", len(check()))
+
+
+@parametrize_with_checks(FIRST, backends=[TensorFlowTape()], brief=True)
+def test_contract_with_derivatives(check: Check, record_property: Record) -> None:
+    record_property("checks", len(check()))

@@ -1,0 +1,41 @@
+"""What depends on the backend of Keras, on JAX, in a process of its own.
+
+`make test-extended` has all of it on TensorFlow.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from keras_models import only_on
+
+# Nearly all of the time is for compiling. Not the policies and each layer, which differ by no
+# backend.
+CHOSEN = (
+    "test_keras_contract or (test_keras_averages and not TopK)"
+    " or (test_keras_constrain.py and not frozen)"
+    " or (test_keras_constraints and (says_the_same or round_trips or loss_scale))"
+    " or (test_keras_units and (attention or by_hand or Conv2DTranspose))"
+    " or (test_keras_trainings and not 3.0)"
+)
+
+
+@only_on("torch")
+def test_on_jax() -> None:
+    pytest.importorskip("jax")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    done = subprocess.run(
+        [*command, Path(__file__).parent, "-k", CHOSEN],
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr
+    (passed,) = re.findall(r"(\d+) passed", done.stdout)
+    assert int(passed) > 100
