@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import normconstraints
+import normconstraints.optimize
 import normconstraints.parts
 import normconstraints.plan
 import normconstraints.report
@@ -30,6 +31,7 @@ import normconstraints_jax.optax
 import normconstraints_jax.projections
 import normconstraints_keras
 import normconstraints_numpy
+import normconstraints_numpy.sklearn
 import normconstraints_torch
 import normconstraints_torch.lightning
 import normconstraints_torch.transformers
@@ -55,9 +57,11 @@ ROOTS = (
     normconstraints_jax.nnx,
     normconstraints_jax.optax,
     normconstraints_jax.projections,
+    normconstraints_numpy.sklearn,
     normconstraints_torch.lightning,
     normconstraints_torch.transformers,
     normconstraints.layout,
+    normconstraints.optimize,
     normconstraints.parts,
     normconstraints.plan,
     normconstraints.report,

@@ -1,9 +1,9 @@
-"""What the weights of fitted scikit-learn estimators are called, and which axes they have.
+"""Estimators of scikit-learn: what their weights are called, and training under constraints.
 
-To import it is enough. Names are those of the attributes: ``coef_``, ``coefs_.0`` (the first layer
-of an MLPClassifier), ``components_``; in a Pipeline with the name of the step before them, as
-``scale.coef_``; in other estimators of estimators with their attribute, as
-``best_estimator_.coef_`` and ``estimators_.0.coef_``.
+To import it is enough for `normconstraints.Rules` to know fitted estimators. Names are those of the
+attributes: ``coef_``, ``coefs_.0`` (the first layer of an MLPClassifier), ``components_``; in a
+Pipeline with the name of the step before them, as ``scale.coef_``; in other estimators of
+estimators with their attribute, as ``best_estimator_.coef_`` and ``estimators_.0.coef_``.
 
 Atoms of a dictionary (of NMF too) and centers of clusters are rows that belong to a number or a
 label, as those of an embedding do: ``axis="unit"`` and ``axis="row"`` both mean one of them. Of
@@ -35,8 +35,9 @@ except ImportError as error:
 
 from normconstraints.layout import declare
 from normconstraints.weights import Place, Weight, register_walker, tie
+from normconstraints_numpy._partial_fit import ConstrainedPartialFit
 
-__all__: list[str] = []
+__all__ = ["ConstrainedPartialFit"]
 
 _ATTRIBUTES = (
     "coefs_",
