@@ -478,7 +478,10 @@ def power_of_two(y: Array, axes: tuple[int, ...], xp: Namespace, precision: Prec
     size = xp.maximum(xp.abs(xp.real(y)), xp.abs(xp.imag(y))) if precision.is_complex else xp.abs(y)
     if 0 in y.shape:
         return xp.sum(size, axis=axes, keepdims=True) + 1.0
-    largest = _array.exchanged(xp.max(size, axis=axes, keepdims=True), xp) if axes else size
+    largest = size
+    if axes:
+        most = xp.max(size, axis=axes, keepdims=True)
+        largest = _array.exchanged(most, xp, largest=True)
     scale = ones = xp.ones_like(largest)
     for part in (2, 4, 8):
         power = 2.0 ** (precision.exponent // part)

@@ -65,9 +65,10 @@ def test_the_count_sees_exchanges() -> None:
 
 @pytest.mark.parametrize("kind", BOTH, ids=lambda kind: kind.name)
 @pytest.mark.parametrize("c", NORMS, ids=lambda c: type(c).__name__)
-def test_units_exchange_nothing_and_inputs_one_sum(c: nc.Constraint, kind: AxisType) -> None:
+def test_units_exchange_nothing_and_inputs_two_numbers(c: nc.Constraint, kind: AxisType) -> None:
     expected = jax.jit(c.project)(KERNEL)
-    for spec, wanted, distance in ((P(None, "d"), {}, 0), (P("d", None), {"all-reduce": 1}, 2)):
+    # The largest entry of each unit, by which it is scaled, and then the sum of squares.
+    for spec, wanted, distance in ((P(None, "d"), {}, 0), (P("d", None), {"all-reduce": 2}, 2)):
         x = placed(KERNEL, spec, kind)
         compiled = jax.jit(lambda w: one(w, c)).lower(x).compile()
         found = compiled(x)
@@ -76,9 +77,10 @@ def test_units_exchange_nothing_and_inputs_one_sum(c: nc.Constraint, kind: AxisT
         assert collectives(compiled) == wanted, spec
 
 
-def test_a_double_measures_and_needs_no_more() -> None:
-    with jax.enable_x64(True):
-        x = placed(KERNEL, P("d", None), AxisType.Auto)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_wider_dtype_measures_by_one_sum(dtype: str) -> None:
+    with jax.enable_x64(dtype == "float32"):
+        x = placed(KERNEL.astype(dtype), P("d", None), AxisType.Auto)
         compiled = jax.jit(lambda w: one(w, nc.MaxNorm(1.0, axis=0))).lower(x).compile()
         assert collectives(compiled) == {"all-reduce": 1}
 
