@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-# Keras 3.15 makes arrays of NumPy of PyTorch's tensors by np.array(tensor), in `fit` too, of which
-# NumPy 2.4 warns: PyTorch 2.13 does not take the argument `copy` yet.
+# Keras 3.15 makes arrays of NumPy of tensors by np.array(tensor), in `fit` too, of which NumPy 2.4
+# warns on PyTorch 2.13 and TensorFlow 2.21: they do not take the argument `copy` yet.
 NUMPY_OF_TORCH = "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
 
 

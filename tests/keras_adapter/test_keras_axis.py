@@ -8,9 +8,13 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from keras_models import only_on
 
 import normconstraints as nc
 import normconstraints_keras  # noqa: F401 - the layouts
+
+# The core itself is given tensors here, and takes those of TensorFlow by the adapter alone.
+pytestmark = only_on("torch", "jax")
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "keras_axis.py"
 CONV = "Conv2D(32, (3, 3)) on RGB"
