@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
 import jax
@@ -58,8 +58,8 @@ def project(params: Params, rules: RulesLike, *, step: Any = None, specs: Any = 
     Sharded arrays under ``jit`` need nothing said. Inside ``jax.shard_map`` a weight is the part of
     one device, of which a constraint that is called by itself cannot know: it takes the part for
     the weight and gives wrong numbers. With `specs`, groups that are whole on a device are
-    projected there; across the cut, sets of norms exchange one sum, and for other sets the groups
-    are gathered.
+    projected there; across the cut, sets of norms exchange the largest entry and the sum of squares
+    of each group, and for other sets the groups are gathered.
 
     Examples
     --------
@@ -116,12 +116,13 @@ def violation(
     step = _count(step)
     found = weights(params)
     spec = _by_weight(found, _tree.specs_of(params, specs))
-    return {
-        b.name: _sharding.violation(
-            b.at(_needed(step, b) if _changes(b) else 0), b.weight.array, b.name, spec[id(b.weight)]
+    done = {}
+    for bound in Rules.of(rules).bind(found):
+        at = _needed(step, bound) if _changes(bound) else 0
+        done[bound.name] = _of(
+            bound, bound.weight.array, at, spec[id(bound.weight)], _sharding.violation
         )
-        for b in Rules.of(rules).bind(found)
-    }
+    return done
 
 
 def penalty(params: object, rules: RulesLike, *, step: Any = None, specs: Any = None) -> jax.Array:
@@ -172,9 +173,7 @@ def penalty(params: object, rules: RulesLike, *, step: Any = None, specs: Any = 
     for bound in Rules.of(rules).bind(found):
         scheduled = isinstance(bound.constraint, Scheduled)
         at = _needed(step, bound) if scheduled else 0
-        term = _sharding.penalty(
-            bound.at(at), bound.weight.array, bound.name, spec[id(bound.weight)]
-        )
+        term = _of(bound, bound.weight.array, at, spec[id(bound.weight)], _sharding.penalty)
         total = total + (jax.numpy.where(bound.due(at), term, 0.0) if scheduled else term)
     return total
 
@@ -283,9 +282,15 @@ def _when_due(group: list[Bound], step: Any, spec: dict[int, Any]) -> dict[int, 
     return {id(bound.weight): array for bound, array in zip(group, after, strict=True)}
 
 
-def _of(bound: Bound, array: Any, step: Any, spec: Any) -> Any:
+def _of(
+    bound: Bound,
+    array: Any,
+    step: Any,
+    spec: Any,
+    mode: Callable[[Constraint, Any, str, Any], Any] = _sharding.project,
+) -> Any:
     try:
-        return _sharding.project(bound.at(step), array, bound.name, spec)
+        return mode(bound.at(step), array, bound.name, spec)
     except (TypeError, ValueError) as error:
         error.add_note(f"This is about the weight {bound.name!r}, chosen by {bound.rule}.")
         raise

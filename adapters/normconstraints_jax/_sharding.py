@@ -168,7 +168,7 @@ def _exchanging(cut: Cut, axes: tuple[int, ...]) -> AbstractContextManager[None]
     return parts.exchanging(
         math.prod(_lax.axis_size(name) for name in names),
         total=lambda x: _lax.psum(x, names),
-        # What is scaled by it is scaled back, so that its derivative, which JAX lacks, is not missed.
+        # What is scaled by it is scaled back: its derivative, which JAX lacks, is not missed.
         largest=lambda x: _lax.pmax(_lax.stop_gradient(x), names),
     )
 

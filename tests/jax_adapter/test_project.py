@@ -16,7 +16,7 @@ jax = pytest.importorskip("jax")
 import jax.numpy as jnp  # noqa: E402
 
 import normconstraints as nc  # noqa: E402
-from normconstraints_jax import project, violation  # noqa: E402
+from normconstraints_jax import penalty, project, violation  # noqa: E402
 
 BOUND = 0.5
 RULES = nc.Rules({"*kernel": nc.MaxNorm(BOUND, axis=0)})
@@ -213,3 +213,11 @@ def test_without_jax_the_import_says_what_to_install() -> None:
         'ImportError: normconstraints_jax needs JAX; run: pip install "normconstraints[jax]"'
         in (done.stderr)
     )
+
+
+@pytest.mark.parametrize("mode", [project, violation, penalty])
+def test_errors_of_a_constraint_name_the_weight(mode: Any) -> None:
+    rules = {"w*": nc.MaxNorm((1.0, 2.0, 3.0), axis=0)}
+    with pytest.raises(ValueError, match="must broadcast against the groups") as caught:
+        mode({"w2": jnp.ones((3, 4))}, rules)
+    assert caught.value.__notes__ == ["This is about the weight 'w2', chosen by 'w*'."]
