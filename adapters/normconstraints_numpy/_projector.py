@@ -188,7 +188,7 @@ def _kind(b: Bound) -> Any:
 
 def _check_writable(name: str, array: Any) -> None:
     # Libraries differ in whether and how they tell; all refuse to write, even no entries.
-    part = array[:0] if array.ndim else array
+    part = array[:0, ...] if array.ndim else array
     try:
         part[...] = part
     except (TypeError, ValueError) as error:
