@@ -193,7 +193,7 @@ class Tied(keras.Layer):
     """The kernel of another layer, transposed."""
 
     def __init__(self, other: Any) -> None:
-        super().__init__()
+        super().__init__(name=other.name)
         self.kernel = other.kernel
 
 
@@ -264,6 +264,15 @@ def test_layers_that_are_gone_are_forgotten() -> None:
     apply_constraints(other)
     known = [place() for _, places in _owners._known.values() for place, _ in places]
     assert known and None not in known
+
+
+def test_an_identity_that_another_variable_had() -> None:
+    layer, other = L.Dense(3, kernel_constraint=UNIT), L.Conv1DTranspose(3, 2)
+    layer.build((None, 4))
+    other.build((None, 5, 4))
+    place = weakref.ref(other), "kernel"
+    _owners._known[id(layer.kernel)] = weakref.ref(other.kernel), [place]
+    assert UNIT.of(layer.kernel) == nc.MaxNorm(0.5, axis=0)
 
 
 FROZEN = """
