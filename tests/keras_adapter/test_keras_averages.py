@@ -74,10 +74,10 @@ class Seen(keras.callbacks.Callback):
 
 @pytest.mark.parametrize("swap", [{"swap_on_epoch": True}, {}], ids=str)
 def test_with_keras_own_swap(swap: dict[str, bool]) -> None:
-    model = dense(MaxNorm(0.5))
+    model = dense(MaxNorm(0.5), units=64)  # so many that roundings would be seen
     seen = Seen()
     callbacks = [ConstrainedEMA(), keras.callbacks.SwapEMAWeights(**swap), seen]
-    data = np.ones((8, 4), "float32"), np.ones((8, 3), "float32")
+    data = np.ones((8, 4), "float32"), np.ones((8, 64), "float32")
     fit(model, averaging(), epochs=3, callbacks=callbacks, validation_data=data)
     assert largest(violation(model)) == 0
     assert len(seen.found) == 3
@@ -91,6 +91,15 @@ def test_a_loss_scale_around_it() -> None:
     fit(model, optimizer, epochs=2, callbacks=[ConstrainedEMA()])
     assert largest(violation(model)) == 0
     model.layers[0].kernel.assign(moving(optimizer.inner_optimizer))
+    assert largest(violation(model)) == 0
+
+
+def test_a_training_that_has_no_epoch_left() -> None:
+    """As one is that goes on from its last checkpoint."""
+    model = dense(MaxNorm(0.5))
+    fit(model, averaging(), epochs=2)
+    assert largest(violation(model)) > 0
+    fit(model, epochs=2, initial_epoch=2, callbacks=[ConstrainedEMA()])
     assert largest(violation(model)) == 0
 
 
