@@ -1,6 +1,8 @@
 # Every command sets itself up: it makes .venv and installs what it needs, once.
 PYTHON ?= python3
 FRAMEWORKS ?= numpy torch jax
+# Of Debian's package dataset-fashion-mnist.
+DATA ?= /usr/share/datasets/fashion-mnist
 # The versions that the tests pin; the package itself asks for ranges.
 torch := torch==2.13.0
 jax := jax==0.10.2
@@ -10,7 +12,7 @@ venv := .venv
 bin := $(venv)/bin
 pip := $(bin)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test conformance test-extended lint bench docs clean
+.PHONY: demo test conformance test-extended lint bench bench-nmf docs clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -21,6 +23,7 @@ help:
 	@echo "make test-extended   the same on dask, dpnp, MLX, ndonnx, mparray and TensorFlow"
 	@echo "make lint            ruff, mypy, pyright, import-linter"
 	@echo "make bench           speed as ratios to Keras' formula"
+	@echo "make bench-nmf       NMF of Fashion-MNIST beside scikit-learn's [DATA=folder of the images]"
 	@echo "make docs            the documentation, to out/docs"
 
 $(bin)/python:
@@ -70,6 +73,9 @@ lint: $(venv)/.dev
 
 bench: $(venv)/.dev
 	$(bin)/python benchmarks/run.py
+
+bench-nmf: $(venv)/.dev
+	$(bin)/python benchmarks/nmf.py --data $(DATA)
 
 docs: $(venv)/.docs
 	$(bin)/sphinx-build --fail-on-warning --quiet docs out/docs
