@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +15,9 @@ root = Path(__file__).resolve().parents[1]
 for folder, package in (("src", "normconstraints"), ("adapters", "normconstraints_torch")):
     if find_spec(package) is None:
         sys.path.insert(0, str(root / folder))
+
+# Else Keras asks for TensorFlow, which is not needed to read docstrings.
+os.environ.setdefault("KERAS_BACKEND", "torch")
 
 project = "normconstraints"
 author = "the authors of normconstraints"

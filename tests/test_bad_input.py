@@ -54,6 +54,13 @@ def test_bfloat16_of_ml_dtypes_is_refused_with_the_remedy() -> None:
         C(np.ones(3, dtype=ml_dtypes.bfloat16))
 
 
+@pytest.mark.skipif(np.finfo(np.longdouble).eps > 1e-17, reason="longdouble is float64 here")
+@pytest.mark.parametrize("dtype", [np.longdouble, np.clongdouble])
+def test_more_digits_than_float64_are_refused_with_the_remedy(dtype: Any) -> None:
+    with pytest.raises(TypeError, match=r"MaxNorm: .* no wider than float64, .* cast it to that"):
+        C(np.ones(3, dtype=dtype))
+
+
 def test_axis_left_out_teaches() -> None:
     for build in (
         lambda: nc.MaxNorm(3.0),  # type: ignore[call-arg]
