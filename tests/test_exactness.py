@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import array_api_strict
 import jax.numpy as jnp
 import mpmath
 import numpy as np
@@ -98,3 +99,10 @@ def test_keras_rate() -> None:
     n = np.linalg.norm(w, axis=0)
     want = w * (0.3 * np.clip(n, 0.5, 2.0) + 0.7 * n) / n
     np.testing.assert_allclose(c(w), want, rtol=1e-14)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, (0, 2)])
+def test_long_groups_along_any_axis_of_the_strict_library(axis: Any) -> None:
+    x = np.random.default_rng(0).standard_normal((70, 65, 67))
+    found = nc.MaxNorm(0.5, axis=axis)(array_api_strict.asarray(x))
+    np.testing.assert_allclose(np.asarray(found), nc.MaxNorm(0.5, axis=axis)(x), rtol=1e-14)

@@ -563,6 +563,48 @@ MUTANTS = [
         "shifted = _finite_or(x, x, xp)",
         nc.Box(0.05, 0.4) & nc.MaxNorm(0.6, axis=0),
     ),
+    Mutant(
+        "a diagonal divided by the number of rows, however long it is",
+        "_structure",
+        "float(min(d + 1, n, m, count - d))",
+        "float(n)",
+        nc.Toeplitz(),
+    ),
+    Mutant(
+        "diagonals from the other corner",
+        "_structure",
+        "return matrices.xp.flip(x, axis=-2)",
+        "return x",
+        nc.Toeplitz(),
+    ),
+    Mutant(
+        "rows and columns mistaken for each other",
+        "_structure",
+        "self._turned = rows > cols",
+        "self._turned = rows < cols",
+        nc.Triangular(),
+    ),
+    Mutant(
+        "members found by their mean, which is rounded",
+        "_structure",
+        "return self.groups.put_back(found, ~member)",
+        "return self.groups.put_back(found, self.groups.finite)",
+        nc.Toeplitz(),
+    ),
+    Mutant(
+        "transposed without the conjugate",
+        "_structure",
+        "if matrices.groups.precision.is_complex else t",
+        "if False else t",
+        nc.Symmetric(),
+    ),
+    Mutant(
+        "sums of huge entries that overflow",
+        "_structure",
+        "y, scale = self.groups.shrunk()",
+        "y, scale = self.groups.wide, 1.0",
+        nc.Circulant(),
+    ),
 ]
 
 

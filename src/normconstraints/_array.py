@@ -163,6 +163,11 @@ def _measure_precision(w: Array, xp: Namespace, owner: str) -> Precision:
         )
     info = xp.finfo(w.dtype)
     eps, smallest = float(info.eps), float(info.smallest_normal)
+    if not smallest:  # NumPy's longdouble, whose range no Python number has
+        raise TypeError(
+            f"{owner}: w must have a dtype no wider than float64, or complex128, got {w.dtype}; "
+            "cast it to that first"
+        )
     exponent = 2 - round(math.log2(smallest))
     real = w.dtype
     if is_complex:
@@ -327,6 +332,14 @@ def cast(x: Array, dtype: Any, xp: Namespace) -> Array:
     return x if x.dtype == dtype else xp.astype(x, dtype)
 
 
+def conjugate(x: Array, xp: Namespace) -> Array:
+    """The complex conjugates."""
+    # torch.vmap has no rule for the operation behind torch's conj, and warns.
+    if "torch" in xp.__name__:
+        return _torch.complex(_torch.real(x), -_torch.imag(x))
+    return xp.conj(x)
+
+
 def is_real_number(value: Array) -> bool:
     """Whether a parameter is an array of real numbers."""
     xp = namespace(value, "parameter")
@@ -434,9 +447,9 @@ def fold(x: Array, axis: int, xp: Namespace) -> Array:
     before: tuple[Any, ...] = (slice(None),) * axis
     while (length := x.shape[axis]) > _PLAIN_RUN:
         half = length // 2
-        folded = x[(*before, slice(0, half))] + x[(*before, slice(half, 2 * half))]
+        folded = x[(*before, slice(0, half), ...)] + x[(*before, slice(half, 2 * half), ...)]
         if length % 2:
-            folded = xp.concat([folded, x[(*before, slice(2 * half, length))]], axis=axis)
+            folded = xp.concat([folded, x[(*before, slice(2 * half, length), ...)]], axis=axis)
         x = folded
     return x
 

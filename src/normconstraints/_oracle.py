@@ -86,3 +86,16 @@ def with_moduli(group: Group, sizes: list[Decimal]) -> Group:
         else:
             found.append((new, *entry[1:]))
     return found
+
+
+def mean(entries: list[Entry]) -> Entry:
+    """The mean of entries."""
+    count = entries[0][0] * 0 + len(entries)
+    return tuple(sum(part[1:], part[0]) / count for part in zip(*entries, strict=True))
+
+
+def differences(group: Group, other: Group) -> Group:
+    """One group less the other."""
+    return [
+        tuple(s - t for s, t in zip(x, y, strict=True)) for x, y in zip(group, other, strict=True)
+    ]

@@ -142,6 +142,25 @@ def check_axis(owner: object, value: Any) -> Axis:
     return axes if several else axes[0]
 
 
+def check_two_axes(owner: object, value: Any) -> tuple[int, int]:
+    """The axis of the rows and that of the columns."""
+    name = type(owner).__name__
+    rule = f"{name}: axis must be two integers, that of the rows and that of the columns"
+    axis = check_axis(owner, value)
+    if not isinstance(axis, tuple):
+        raise TypeError(f"{rule}, got {value!r}")
+    if len(axis) != 2 or axis[0] == axis[1]:
+        raise ValueError(f"{rule}, got {value!r}")
+    return axis
+
+
+def check_switch(owner: object, name: str, value: Any) -> bool:
+    """True or False, and nothing that is like them."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{type(owner).__name__}: {name} must be True or False, got {value!r}")
+    return value
+
+
 def check_group_axis(owner: object, value: Any) -> int | tuple[int, ...]:
     """An int or a tuple of ints: the axes of an inner group."""
     rule = f"{type(owner).__name__}: group_axis must be an int or a tuple of ints among axis"

@@ -33,7 +33,7 @@ from normconstraints import _array, _host
 from normconstraints._array import Array
 from normconstraints._groups import Groups, running_count
 from normconstraints._oracle import Group, positive
-from normconstraints._parameters import as_numbers, check_axis, check_number
+from normconstraints._parameters import as_numbers, check_number
 from normconstraints._random import Draw
 
 if TYPE_CHECKING:
@@ -60,18 +60,6 @@ def steps(m: int, n: int) -> tuple[int, int]:
 
 
 # -------------------------------------------------------------------------------- parameters
-
-
-def check_two_axes(owner: object, value: Any) -> tuple[int, int]:
-    """The axis of the rows and that of the columns."""
-    name = type(owner).__name__
-    rule = f"{name}: axis must be two integers, that of the rows and that of the columns"
-    axis = check_axis(owner, value)
-    if not isinstance(axis, tuple):
-        raise TypeError(f"{rule}, got {value!r}")
-    if len(axis) != 2 or axis[0] == axis[1]:
-        raise ValueError(f"{rule}, got {value!r}")
-    return axis
 
 
 def check_sums(owner: object, rows: Any, cols: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:

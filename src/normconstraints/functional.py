@@ -9,6 +9,7 @@ from normconstraints.sets.affine import project_affine
 from normconstraints.sets.birkhoff import project_birkhoff
 from normconstraints.sets.box import project_box
 from normconstraints.sets.capped_simplex import project_capped_simplex
+from normconstraints.sets.circulant import project_circulant
 from normconstraints.sets.fixed_norm import project_fixed_norm
 from normconstraints.sets.fixed_sum import project_fixed_sum
 from normconstraints.sets.group_l1_ball import project_group_l1_ball
@@ -31,11 +32,15 @@ from normconstraints.sets.non_pos import project_non_pos
 from normconstraints.sets.second_order_cone import project_second_order_cone
 from normconstraints.sets.sign_pattern import project_sign_pattern
 from normconstraints.sets.simplex import project_simplex
+from normconstraints.sets.skew_symmetric import project_skew_symmetric
 from normconstraints.sets.slab import project_slab
 from normconstraints.sets.solid_simplex import project_solid_simplex
 from normconstraints.sets.sparse_simplex import project_sparse_simplex
+from normconstraints.sets.symmetric import project_symmetric
+from normconstraints.sets.toeplitz import project_toeplitz
 from normconstraints.sets.top_k import project_top_k
 from normconstraints.sets.transport import project_transport
+from normconstraints.sets.triangular import project_triangular
 from normconstraints.sets.unit_norm import project_unit_norm
 from normconstraints.sets.unit_rms import project_unit_rms
 from normconstraints.sets.weighted_l1_ball import project_weighted_l1_ball
@@ -46,6 +51,7 @@ __all__ = [
     "project_birkhoff",
     "project_box",
     "project_capped_simplex",
+    "project_circulant",
     "project_fixed_norm",
     "project_fixed_sum",
     "project_group_l1_ball",
@@ -68,11 +74,15 @@ __all__ = [
     "project_second_order_cone",
     "project_sign_pattern",
     "project_simplex",
+    "project_skew_symmetric",
     "project_slab",
     "project_solid_simplex",
     "project_sparse_simplex",
+    "project_symmetric",
+    "project_toeplitz",
     "project_top_k",
     "project_transport",
+    "project_triangular",
     "project_unit_norm",
     "project_unit_rms",
     "project_weighted_l1_ball",

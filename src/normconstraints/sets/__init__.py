@@ -4,6 +4,7 @@ from normconstraints.sets.affine import Affine
 from normconstraints.sets.birkhoff import Birkhoff
 from normconstraints.sets.box import Box
 from normconstraints.sets.capped_simplex import CappedSimplex
+from normconstraints.sets.circulant import Circulant
 from normconstraints.sets.fixed_norm import FixedNorm
 from normconstraints.sets.fixed_sum import FixedSum
 from normconstraints.sets.global_norm import GlobalNorm
@@ -27,11 +28,15 @@ from normconstraints.sets.non_pos import NonPos
 from normconstraints.sets.second_order_cone import SecondOrderCone
 from normconstraints.sets.sign_pattern import SignPattern
 from normconstraints.sets.simplex import Simplex
+from normconstraints.sets.skew_symmetric import SkewSymmetric
 from normconstraints.sets.slab import Slab
 from normconstraints.sets.solid_simplex import SolidSimplex
 from normconstraints.sets.sparse_simplex import SparseSimplex
+from normconstraints.sets.symmetric import Symmetric
+from normconstraints.sets.toeplitz import Toeplitz
 from normconstraints.sets.top_k import TopK
 from normconstraints.sets.transport import Transport
+from normconstraints.sets.triangular import Triangular
 from normconstraints.sets.unit_norm import UnitNorm
 from normconstraints.sets.unit_rms import UnitRMS
 from normconstraints.sets.weighted_l1_ball import WeightedL1Ball
@@ -42,6 +47,7 @@ __all__ = [
     "Birkhoff",
     "Box",
     "CappedSimplex",
+    "Circulant",
     "FixedNorm",
     "FixedSum",
     "GlobalNorm",
@@ -65,11 +71,15 @@ __all__ = [
     "SecondOrderCone",
     "SignPattern",
     "Simplex",
+    "SkewSymmetric",
     "Slab",
     "SolidSimplex",
     "SparseSimplex",
+    "Symmetric",
+    "Toeplitz",
     "TopK",
     "Transport",
+    "Triangular",
     "UnitNorm",
     "UnitRMS",
     "WeightedL1Ball",

@@ -10,11 +10,10 @@ from normconstraints import _array
 from normconstraints._array import Array, Namespace
 from normconstraints._groups import Groups
 from normconstraints._oracle import Group
-from normconstraints._parameters import Axis, assign
+from normconstraints._parameters import Axis, assign, check_two_axes
 from normconstraints._random import Draw
 from normconstraints._transport import (
     Matrices,
-    check_two_axes,
     drawn,
     excess_of_sums,
     nearest_of_sums,

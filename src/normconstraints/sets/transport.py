@@ -9,12 +9,11 @@ from normconstraints import _array
 from normconstraints._array import Array, Namespace
 from normconstraints._groups import Groups
 from normconstraints._oracle import Group
-from normconstraints._parameters import PER_SET, Axis, Number, assign
+from normconstraints._parameters import PER_SET, Axis, Number, assign, check_two_axes
 from normconstraints._random import Draw
 from normconstraints._transport import (
     Matrices,
     check_sums,
-    check_two_axes,
     drawn,
     excess_of_sums,
     nearest_of_sums,

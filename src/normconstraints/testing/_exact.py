@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import decimal
 import importlib
+import inspect
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -170,6 +171,8 @@ class Oracle:
                 ]
             elif name != "axis":
                 given[name] = _fit(value, kept)
+        if "shape" in inspect.signature(self.slow).parameters:
+            given["shape"] = [tuple(shape[a] for a in axes)] * count
         return given
 
 
