@@ -58,6 +58,8 @@ test: $(venv)/.dev
 
 conformance: $(venv)/.dev
 	WHOLE=1 OMP_NUM_THREADS=1 $(bin)/python -m pytest -n 2 --dist worksteal tests/test_conformance.py
+	WHOLE=1 OMP_NUM_THREADS=1 $(bin)/python -m pytest -n 2 --dist worksteal -m thorough \
+		--ignore tests/extended
 
 test-extended: $(venv)/.extended
 	$(bin)/python -m pytest tests/extended -p no:xdist

@@ -14,7 +14,15 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 import pytest
 
 REQUIRED_CHECKS = 20_000
+WHOLE = bool(os.environ.get("WHOLE"))
+"""Set by `make conformance`, for what takes too long in `make test`."""
 _counted: dict[str, int] = {"checks": 0, "tests": 0}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not WHOLE:
+        config.hook.pytest_deselected(items=[i for i in items if i.get_closest_marker("thorough")])
+        items[:] = [i for i in items if not i.get_closest_marker("thorough")]
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

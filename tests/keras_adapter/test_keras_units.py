@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from keras import ops
 from keras_models import L, dense, fill, fit, largest, norms, numpy_of, sgd
+from thin import thin
 
 import normconstraints as nc
 from normconstraints.layout import LayoutError
@@ -82,7 +83,7 @@ LAYERS: dict[str, tuple[Any, tuple[int, ...], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("title", LAYERS)
+@pytest.mark.parametrize("title", thin(LAYERS, 3))
 def test_the_axes_of_layers(title: str) -> None:
     make, shape, axes = LAYERS[title]
     keras.utils.clear_session()  # names count on from model to model

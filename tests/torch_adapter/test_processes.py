@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from thin import thin
 
 pytest.importorskip("torch")
 
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", thin([2, 4], 2))
 def test_processes_together_do_what_one_does(count: int, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={count}", str(HERE / "processes.py"), str(tmp_path / "found")]
