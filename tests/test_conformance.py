@@ -47,7 +47,7 @@ def test_contract(
 
 
 @parametrize_with_checks(
-    [c for c in ALL if c not in FEW][:: 1 if WHOLE else 2], backends=["numpy"], brief=True
+    [c for c in ALL if c not in FEW][:: 1 if WHOLE else 3], backends=["numpy"], brief=True
 )
 def test_contract_of_more_examples(
     check: Callable[[], list[Result]], record_property: Callable[[str, object], None]

@@ -38,8 +38,8 @@ def output(example: str) -> str:
     [
         ("jax_optax", "optax"),
         ("jax_nnx", "flax"),
-        ("jax_linen", "flax"),
-        ("jax_equinox", "equinox"),
+        pytest.param("jax_linen", "flax", marks=pytest.mark.thorough),
+        pytest.param("jax_equinox", "equinox", marks=pytest.mark.thorough),
     ],
 )
 def test_an_example_learns_and_ends_inside(example: str, needs: str) -> None:

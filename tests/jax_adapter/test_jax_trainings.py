@@ -263,6 +263,7 @@ def test_nothing_is_outside_after_any_step(training: Any, digits: Any) -> None:
     assert right > 0.8  # it learns; a guess is right once in ten times
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("training", TRAININGS)
 def test_a_free_training_leaves_the_sets(training: Any, digits: Any) -> None:
     arrays, _, right = training(digits, constrain=False)

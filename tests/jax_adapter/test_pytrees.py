@@ -49,7 +49,7 @@ SETS = list(
 )
 
 
-@pytest.mark.parametrize("c", thin(SETS, 3), ids=lambda c: repr(c)[:60])
+@pytest.mark.parametrize("c", thin(SETS, 5), ids=lambda c: repr(c)[:60])
 def test_a_constraint_is_an_argument_of_a_compiled_function(c: nc.Constraint) -> None:
     leaves, tree = jax.tree.flatten(c)
     again = tree.unflatten(leaves)

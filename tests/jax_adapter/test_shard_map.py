@@ -92,7 +92,7 @@ def one(w: Any, c: nc.Constraint, spec: Any) -> Any:
     return project({"w": w}, {"w": c}, specs={"w": spec})["w"]
 
 
-@pytest.mark.parametrize("c", thin(SETS, 2), ids=lambda c: type(c).__name__)
+@pytest.mark.parametrize("c", thin(SETS, 3), ids=lambda c: type(c).__name__)
 def test_every_set_is_right_where_its_groups_are_cut(c: nc.Constraint) -> None:
     w, spec = fitting(c), across(c)
     found = mapped(lambda w: one(w, c, spec), mesh(d=2), spec)(w)
@@ -113,7 +113,7 @@ FEW = (
 
 @pytest.mark.parametrize(
     ("c", "check"),
-    thin([(c, True) for c in FEW] + [(c, False) for c in FEW[:2]], 2),
+    thin([(c, True) for c in FEW] + [(c, False) for c in FEW[:2]], 3),
     ids=lambda x: str(x)[:30],
 )
 def test_projection_and_violation_however_it_is_cut(c: nc.Constraint, check: bool) -> None:

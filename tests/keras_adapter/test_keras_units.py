@@ -83,7 +83,7 @@ LAYERS: dict[str, tuple[Any, tuple[int, ...], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("title", thin(LAYERS, 3))
+@pytest.mark.parametrize("title", thin(LAYERS, 5))
 def test_the_axes_of_layers(title: str) -> None:
     make, shape, axes = LAYERS[title]
     keras.utils.clear_session()  # names count on from model to model

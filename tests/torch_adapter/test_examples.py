@@ -22,8 +22,8 @@ ROOT = Path(__file__).parents[2]
     [
         ("torch_plain", "torch", 4),
         ("torch_fsdp", "torch", 4),
-        ("torch_lightning", "lightning", 2),
-        ("torch_trainer", "transformers", 7),
+        pytest.param("torch_lightning", "lightning", 2, marks=pytest.mark.thorough),
+        pytest.param("torch_trainer", "transformers", 7, marks=pytest.mark.thorough),
     ],
 )
 def test_an_example_learns_and_ends_inside(example: str, needs: str, weights: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import pytest
+from thin import thin
 
 torch = pytest.importorskip("torch")
 datasets = pytest.importorskip("sklearn.datasets")
@@ -216,7 +217,7 @@ def test_nothing_is_outside_after_any_step(network: Any, half: str, digits: Any)
 
 
 # torch does not compile an LSTM and runs it as it is, in between.
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", thin(NETWORKS, 2))
 def test_a_compiled_network_is_trained_to_the_same_weights_bit_for_bit(
     network: Any, digits: Any
 ) -> None:
