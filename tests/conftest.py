@@ -42,8 +42,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    # Only where the whole conformance ran: a selection with -k may count less.
-    whole = not session.config.option.keyword and session.config.args_source.name != "ARGS"
+    # Only where the whole conformance ran: a selection with -k or -m may count less.
+    options = session.config.option
+    chosen = options.keyword or options.markexpr
+    whole = not chosen and session.config.args_source.name != "ARGS"
     main = not hasattr(session.config, "workerinput")
     if main and whole and exitstatus == 0 and _counted["checks"] < REQUIRED_CHECKS:
         print(f"\nthe contract needs {REQUIRED_CHECKS:,} checks, got {_counted['checks']:,}")

@@ -95,6 +95,17 @@ def test_the_optimality_is_that_of_the_definition() -> None:
         assert length <= 1e-3 * max(1.0, float(np.linalg.norm(f(c(np.zeros(12)))[1]))) * 1.01
 
 
+def test_momentum_and_its_restarts_are_worth_their_while() -> None:
+    # Without restarts it takes ten times as many iterations, without momentum more still.
+    a, _ = problem(200, 100)
+    a = a * np.logspace(0, -2, 100)
+    b = a @ np.abs(problem(100, 1)[1]) + 0.1 * problem(200, 1)[1]
+    found = projected_gradient(
+        least_squares(a, b), np.zeros(100), nc.NonNeg(), tol=1e-9, max_iter=5000
+    )
+    assert found.success
+
+
 def test_many_problems_at_once() -> None:
     a, _ = problem(30, 12)
     many = np.random.default_rng(2).standard_normal((30, 5))
@@ -230,6 +241,19 @@ def test_the_gap_bounds_how_far_the_value_is_above_the_minimum() -> None:
         assert least - 1e-12 <= value <= least + gap + 1e-12
         assert value <= before + 1e-12
         before = value
+
+
+@pytest.mark.parametrize("tol", [1e-1, 1e-2])
+def test_frank_wolfe_ends_where_the_gap_is_small_and_not_before(tol: float) -> None:
+    a, b = problem(30, 12)
+    f, c = least_squares(a, b), nc.L1Ball(0.7, axis=0)
+    first = float(f(np.zeros(12))[1] @ -nc.lmo(c, f(np.zeros(12))[1]))
+    assert first > 1
+    found = frank_wolfe(f, np.zeros(12), c, tol=tol)
+    assert found.success
+    gap = float(found.jac @ (found.x - nc.lmo(c, found.jac)))
+    assert found.optimality == pytest.approx(gap)
+    assert 0 < gap <= tol * first
 
 
 def test_frank_wolfe_ends_at_a_corner() -> None:

@@ -407,7 +407,7 @@ ONES = np.ones((4, 6))
         (
             lambda: Monotone(axis=0, increasing=1),
             TypeError,
-            r"Monotone: increasing must be True or False, got 1; write increasing=False",
+            r"Monotone: increasing must be True or False, got 1$",
         ),
         (
             lambda: Monotone(axis=(0, 1)),

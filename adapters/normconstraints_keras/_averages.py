@@ -9,7 +9,7 @@ import keras
 from normconstraints_keras._apply import apply_constraints, projected_value
 
 
-class ConstrainedEMA(keras.callbacks.Callback):  # type: ignore[misc]
+class ConstrainedEMA(keras.callbacks.Callback):  # type: ignore[misc]  # untyped
     """Keeps a model trained with ``use_ema=True`` in the sets of its constraints.
 
     Keras averages the weights of each step before it constrains them, and writes the averages over

@@ -19,7 +19,7 @@ _register = keras.saving.register_keras_serializable("normconstraints")
 
 
 @_register
-class KernelConstraint(keras.constraints.Constraint):  # type: ignore[misc]
+class KernelConstraint(keras.constraints.Constraint):  # type: ignore[misc]  # untyped
     """Any constraint, for the ``*_constraint`` arguments of Keras' layers.
 
     Parameters

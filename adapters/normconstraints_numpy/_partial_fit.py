@@ -41,7 +41,7 @@ def _has(name: str) -> Callable[[Method], Method]:
     return cast("Callable[[Method], Method]", available_if(check))
 
 
-class ConstrainedPartialFit(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
+class ConstrainedPartialFit(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]  # untyped
     """Trains an estimator by its `partial_fit`, with its weights projected after each call.
 
     Parameters

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
+from _thread import allocate_lock
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
@@ -408,6 +409,7 @@ class Parts:
 _parts: ContextVar[Parts | None] = ContextVar("parts", default=None)
 # How many contexts have set it. Dynamo reads this number, and would not read the variable.
 _exchanging = 0
+_counting = allocate_lock()
 
 
 class exchanging:  # noqa: N801 - used like a function
@@ -419,11 +421,13 @@ class exchanging:  # noqa: N801 - used like a function
     def __enter__(self) -> None:
         global _exchanging
         self._before = _parts.set(self._mine)
-        _exchanging += 1
+        with _counting:
+            _exchanging += 1
 
     def __exit__(self, *_: object) -> None:
         global _exchanging
-        _exchanging -= 1
+        with _counting:  # a count that is lost would be sums that are not exchanged
+            _exchanging -= 1
         _parts.reset(self._before)
 
 

@@ -103,6 +103,11 @@ class Groups:
         return _array.exchanged(self.xp.sum(ones, axis=self.axes, keepdims=True), self.xp)
 
     @property
+    def reduced(self) -> tuple[int, ...]:
+        """The shape of the weight with the axes of the groups of length 1."""
+        return tuple(1 if i in self.axes else s for i, s in enumerate(self.w.shape))
+
+    @property
     def finite(self) -> Array:
         """Groups without NaN and infinity."""
         return self.every(self.xp.isfinite(self.w))

@@ -191,13 +191,8 @@ def remainder(
 
 def report_remainder(groups: Groups, k: int, inner: tuple[int, ...] = ()) -> Array:
     """The violation of sets with at most `k` inner groups that are not 0."""
-    amount = groups.xp.reshape(remainder(groups, k, inner), reduced(groups))
+    amount = groups.xp.reshape(remainder(groups, k, inner), groups.reduced)
     return groups.report(amount, crowded(groups, k, inner))
-
-
-def reduced(groups: Groups) -> tuple[int, ...]:
-    """The shape of the weight with the axes of the groups of length 1."""
-    return tuple(1 if i in groups.axes else s for i, s in enumerate(groups.w.shape))
 
 
 def keep_free(groups: Groups, w: Array, k: int, inner: tuple[int, ...] = ()) -> Array:

@@ -54,10 +54,7 @@ class MatrixGroups:
 
     def each(self, held: Array) -> Array:
         """What is said of each matrix as what is said of each group; true if of all entries."""
-        held = self.xp.all(held, axis=(-2, -1))
-        shape = self.groups.w.shape
-        kept = tuple(1 if i in self.groups.axes else s for i, s in enumerate(shape))
-        return self.xp.reshape(held, kept)
+        return self.xp.reshape(self.xp.all(held, axis=(-2, -1)), self.groups.reduced)
 
     def measured(self) -> tuple[Array, Any]:
         """The weight in the dtype that computes, times a power of two for sums, and that."""

@@ -11,7 +11,7 @@ from normconstraints._array import Array, Namespace
 from normconstraints._groups import Groups, running_count
 from normconstraints._oracle import Group
 from normconstraints._order import both_finite, check_single_axis
-from normconstraints._parameters import PER_SET, Axis, assign
+from normconstraints._parameters import PER_SET, Axis, assign, check_switch
 from normconstraints.constraint import Convex, HasTangent, HasVJP, Quadratic, register
 
 if TYPE_CHECKING:
@@ -236,12 +236,11 @@ class Monotone(Quadratic, Convex, HasTangent, HasVJP):
     allows_complex: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.increasing, bool):
-            raise TypeError(
-                f"Monotone: increasing must be True or False, got {self.increasing!r}; write "
-                "increasing=False for a decreasing order"
-            )
-        assign(self, axis=check_single_axis(self, self.axis))
+        assign(
+            self,
+            axis=check_single_axis(self, self.axis),
+            increasing=check_switch(self, "increasing", self.increasing),
+        )
 
     def _project(self, w: Array, xp: Namespace) -> Array:
         return project_monotone(w, axis=self.axis, increasing=self.increasing)

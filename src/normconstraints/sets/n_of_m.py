@@ -15,7 +15,6 @@ from normconstraints._order import (
     crowded,
     keep_free,
     keep_largest,
-    reduced,
     remainder,
 )
 from normconstraints._parameters import PER_SET, Axis, assign, check_count
@@ -51,7 +50,7 @@ def _outside(groups: Groups, blocks: Groups, n: int) -> Array:
     """Slices along the axis with a block in which more than `n` entries are not 0."""
     (axis,) = groups.axes
     full = crowded(blocks, n)
-    return groups.xp.reshape(groups.xp.any(full, axis=axis, keepdims=True), reduced(groups))
+    return groups.xp.reshape(groups.xp.any(full, axis=axis, keepdims=True), groups.reduced)
 
 
 @register
@@ -128,7 +127,7 @@ class NOfM(Grouped, HasTangent):
         with _array.quiet(xp):
             amount = remainder(blocks, self.n, over=groups.axes)
             return groups.report(
-                xp.reshape(amount, reduced(groups)), _outside(groups, blocks, self.n)
+                xp.reshape(amount, groups.reduced), _outside(groups, blocks, self.n)
             )
 
     def _tangent(self, w: Array, g: Array, xp: Namespace) -> Array:

@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from normconstraints._array import Array, Namespace
-from normconstraints._oracle import Group, length
+from normconstraints._oracle import Entry, Group, differences, length
 from normconstraints._parameters import Axis, assign, check_two_axes
 from normconstraints._structure import MatrixGroups, half, symmetric
 from normconstraints.constraint import Convex, Grouped, HasTangent, register
@@ -87,7 +87,7 @@ def slow_projection(group: Group) -> Group:
     return [_part(group[i * n + j], group[j * n + i]) for i in range(n) for j in range(n)]
 
 
-def _part(entry: Any, mirror: Any) -> Any:
+def _part(entry: Entry, mirror: Entry) -> Entry:
     if len(entry) == 1:
         return ((entry[0] - mirror[0]) / 2,)
     return ((entry[0] - mirror[0]) / 2, (entry[1] + mirror[1]) / 2)
@@ -95,11 +95,7 @@ def _part(entry: Any, mirror: Any) -> Any:
 
 def slow_violation(group: Group) -> Decimal:
     """The distance from the projection."""
-    nearest = slow_projection(group)
-    off = [
-        tuple(s - t for s, t in zip(x, y, strict=True)) for x, y in zip(group, nearest, strict=True)
-    ]
-    return length(off)
+    return length(differences(group, slow_projection(group)))
 
 
 SHAPE = (6, 6)
