@@ -17,8 +17,7 @@ import scipy.optimize
 import torch
 
 import normconstraints as nc
-from normconstraints import layout
-from normconstraints.compose import Intersection, Masked, Relaxed, Sequence, Translated
+from normconstraints import Intersection, Masked, Relaxed, Sequence, Translated, layout
 from normconstraints.constraint import registered
 from normconstraints.testing import check_constraint
 

@@ -1,7 +1,7 @@
 """Constraints on weights, for arrays of every library that follows the array API standard."""
 
 from normconstraints import derivatives, functional, layout, schedules, weights
-from normconstraints.compose import Intersection, Masked, Relaxed, Sequence, Translated
+from normconstraints.compose import Intersection, Sequence
 from normconstraints.config import from_config, to_config
 from normconstraints.constraint import (
     Ball,
@@ -77,6 +77,7 @@ from normconstraints.sets import (
     WeightedL1Ball,
     ZeroMean,
 )
+from normconstraints.wrappers import Masked, Relaxed, Translated
 
 __all__ = [
     "Affine",

@@ -205,6 +205,10 @@ class Constraint(Parametrised, ABC):
         """Those of them along which an array must not be cut over processes."""
         return self._span(ndim)
 
+    def _can(self, kind: type) -> bool:
+        """Whether the set is of a kind; one made of others may be by what these are."""
+        return isinstance(self, kind)
+
     @final
     def _fits_parts(self) -> bool:
         """Whether no parameter belongs to a place in the array, so that any part has the same."""
