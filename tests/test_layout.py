@@ -225,7 +225,13 @@ def test_a_stack_of_weights_is_projected_as_each_of_them() -> None:
                 continue  # not the shape of this example
             if stacked is None:
                 assert isinstance(
-                    c, nc.Intersection | nc.Sequence | nc.Relaxed | nc.Masked | nc.Translated
+                    c,
+                    nc.AsMatrix
+                    | nc.Intersection
+                    | nc.Masked
+                    | nc.Relaxed
+                    | nc.Sequence
+                    | nc.Translated,
                 )
                 continue
             np.testing.assert_allclose(stacked(weights), expected, rtol=4e-7, atol=4e-7)

@@ -565,6 +565,20 @@ MUTANTS = [
         nc.Box(0.05, 0.4) & nc.MaxNorm(0.6, axis=0),
     ),
     Mutant(
+        "a kernel put back in the order in which it is shown as a matrix",
+        "as_matrix",
+        "tuple([order.index(i) for i in range(w.ndim)])",
+        "tuple(order)",
+        nc.AsMatrix(nc.MaxNorm(0.5, axis=-1), rows=-1),
+    ),
+    Mutant(
+        "a kernel left as a matrix",
+        "as_matrix",
+        "return self._back(call(self, self.constraint.project, self._shown(w, xp)), w, xp)",
+        "return call(self, self.constraint.project, self._shown(w, xp))",
+        nc.AsMatrix(nc.MaxNorm(0.5, axis=-1), rows=-1),
+    ),
+    Mutant(
         "a diagonal divided by the number of rows, however long it is",
         "_structure",
         "float(min(d + 1, n, m, count - d))",

@@ -1,6 +1,7 @@
 """Constraints on weights, for arrays of every library that follows the array API standard."""
 
 from normconstraints import derivatives, functional, layout, schedules, weights
+from normconstraints.as_matrix import AsMatrix
 from normconstraints.compose import Intersection, Sequence
 from normconstraints.config import from_config, to_config
 from normconstraints.constraint import (
@@ -81,6 +82,7 @@ from normconstraints.wrappers import Masked, Relaxed, Translated
 
 __all__ = [
     "Affine",
+    "AsMatrix",
     "Ball",
     "Birkhoff",
     "Bound",

@@ -27,8 +27,9 @@ class Composite(Constraint):
         return tuple(sorted({axis for part in members(self) for axis in part._whole(ndim)}))
 
     def _can(self, kind: type) -> bool:
-        own = isinstance(self, kind)
-        return own or (kind in self._inherits and all(part._can(kind) for part in members(self)))
+        if isinstance(self, kind) or kind not in self._inherits:
+            return isinstance(self, kind)
+        return all([part._can(kind) for part in members(self)])  # noqa: C419 - for Dynamo
 
     def _group_axes(self, ndim: int) -> tuple[int, ...] | None:
         """The axes of a group of which `violation` has one number; None if that is not known."""

@@ -26,6 +26,8 @@ PER_ENTRY = {"per": ENTRY}
 """Metadata of a field whose parameter broadcasts against the weight, not against the groups."""
 PER_SET = {"per": WHOLE}
 """Metadata of a field whose parameter is one for all groups, whatever its shape: a matrix."""
+PLACES = {"per": WHOLE, "places": True}
+"""The same of one that says where and not how much: no schedule changes it."""
 
 
 def check_number(

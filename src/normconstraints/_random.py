@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,12 @@ class Draw:
         self._like, self._xp = like, xp
         self._dtype = self.precision.accumulator
         self._source = _source(like, xp, seed)
+
+    def beside(self, like: Array) -> Draw:
+        """The same generator, where it is now, for a weight of another shape."""
+        other = copy.copy(self)
+        other._like = like
+        return other
 
     def normal(self, shape: tuple[int, ...] | None = None) -> Array:
         """Real standard normal numbers, of the shape of the weight if none is given."""

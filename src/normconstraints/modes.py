@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from normconstraints import _array
 from normconstraints._array import Array
@@ -10,6 +11,9 @@ from normconstraints._norms import measure
 from normconstraints._parameters import check_count
 from normconstraints._random import Draw
 from normconstraints.constraint import Constraint, HasDualNorm, HasLMO, HasSample, HasTangent
+
+if TYPE_CHECKING:  # it can what its constraint can, and stands above this module
+    from normconstraints.as_matrix import AsMatrix
 
 
 def distance(constraint: Constraint, w: Array) -> Array:
@@ -114,7 +118,7 @@ def is_satisfied(constraint: Constraint, w: Array, *, atol: float = 0.0) -> Arra
     return xp.all(constraint.violation(w) <= atol)
 
 
-def lmo(constraint: HasLMO, g: Array) -> Array:
+def lmo(constraint: HasLMO | AsMatrix, g: Array) -> Array:
     r"""The linear minimiser over the set, :math:`\arg\min_{v \in C} \langle g, v \rangle`.
 
     What Frank-Wolfe and norm-constrained optimisers ask of a set instead of a projection.
@@ -163,7 +167,7 @@ def lmo(constraint: HasLMO, g: Array) -> Array:
         return _array.as_array(constraint._lmo(g, xp), g, xp)
 
 
-def dual_norm(constraint: HasDualNorm, g: Array) -> Array:
+def dual_norm(constraint: HasDualNorm | AsMatrix, g: Array) -> Array:
     r"""The dual of the norm whose ball the set is, :math:`\max_{\|v\| \le 1} \langle g, v \rangle`.
 
     Times the radius it is the support function of the set: ``-radius * dual_norm(c, g)`` is the
@@ -200,7 +204,7 @@ def dual_norm(constraint: HasDualNorm, g: Array) -> Array:
         return constraint._dual_norm(g, xp)
 
 
-def tangent(constraint: HasTangent, w: Array, g: Array) -> Array:
+def tangent(constraint: HasTangent | AsMatrix, w: Array, g: Array) -> Array:
     r"""The gradient without its component that leaves the set.
 
     With T the tangent cone of the set at w it is :math:`-P_T(-g)`: the step ``w - t * result``
@@ -255,7 +259,7 @@ def tangent(constraint: HasTangent, w: Array, g: Array) -> Array:
         return _array.as_array(constraint._tangent(w, g, xp), g, xp)
 
 
-def sample(constraint: HasSample, *, like: Array, seed: int) -> Array:
+def sample(constraint: HasSample | AsMatrix, *, like: Array, seed: int) -> Array:
     """A random member of the set, by the generator of the library of `like`.
 
     Parameters
@@ -301,7 +305,7 @@ def sample(constraint: HasSample, *, like: Array, seed: int) -> Array:
 def _owner(constraint: object, kind: type, mode: str, lack: str) -> str:
     """The name of the set for errors; a TypeError if it lacks what the mode needs."""
     name = type(constraint).__name__
-    if not isinstance(constraint, kind):
+    if not (isinstance(constraint, Constraint) and constraint._can(kind)):
         raise TypeError(
             f"{mode}: constraint must be a {kind.__name__}, got {name}, which has {lack}"
         )

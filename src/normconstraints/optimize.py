@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 from normconstraints import _array
 from normconstraints._array import Array, Namespace
+from normconstraints.as_matrix import AsMatrix
 from normconstraints.constraint import Constraint, Convex, HasLMO
 from normconstraints.modes import lmo
 
@@ -167,7 +168,10 @@ def projected_gradient(
             return problem.end(here, optimality, nit, _STOPPED)
         if max(length, problem.norm(moved)) <= problem.rounding(here):
             return problem.end(here, problem.optimality(here, 1 / curvature), nit, _STUCK)
-        if not isinstance(constraint, Convex) or problem.dot(way, moved) < 0:
+        # Not by the class: a set of matrices is as convex for a kernel. Nor are rounds of Dykstra a
+        # projection that momentum can trust.
+        convex = constraint._can(Convex) and getattr(constraint, "exact", True)
+        if not convex or problem.dot(way, moved) < 0:
             momentum, ahead = 1.0, here
         else:
             grown = (1 + math.sqrt(1 + 4 * momentum**2 * curvature / last)) / 2
@@ -179,7 +183,7 @@ def projected_gradient(
 def frank_wolfe(
     fun_and_grad: Function,
     x0: Array,
-    constraint: HasLMO,
+    constraint: HasLMO | AsMatrix,
     *,
     tol: float | None = None,
     max_iter: int = 10_000,
@@ -234,7 +238,7 @@ def frank_wolfe(
     array([0.35, 0.65, 0.  ])
     """
     problem = _Problem("frank_wolfe", fun_and_grad, x0, constraint, tol, max_iter, callback)
-    if not isinstance(constraint, Convex):
+    if not constraint._can(Convex):
         raise TypeError(
             f"frank_wolfe: constraint must be convex, got {constraint!r}; a mean of its members is "
             "none of them"
@@ -357,7 +361,7 @@ class _Problem:
         with _array.unrecorded(self._xp):
             return self._constraint.project(point.x - point.grad * step)
 
-    def corner(self, constraint: HasLMO, point: _Point) -> Array:
+    def corner(self, constraint: HasLMO | AsMatrix, point: _Point) -> Array:
         """The member of the set that is furthest against the gradient."""
         with _array.unrecorded(self._xp):
             return lmo(constraint, point.grad)

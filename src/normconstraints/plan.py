@@ -143,7 +143,7 @@ def _is_far(constraint: Constraint, array: Array, outside: float) -> bool:
     if outside:
         return False
     # What is in a ball stays in it when it shrinks.
-    factors = (_FAR,) if isinstance(_innermost(constraint), Ball) else (_FAR, 1 / _FAR)
+    factors = (_FAR,) if _innermost(constraint)._can(Ball) else (_FAR, 1 / _FAR)
     return not any(any(_flat(constraint.violation(array * f))) for f in factors)
 
 

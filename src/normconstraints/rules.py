@@ -9,7 +9,6 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from normconstraints import layout
-from normconstraints._array import normalise_axis
 from normconstraints._patterns import (
     Layer,
     Matcher,
@@ -20,7 +19,7 @@ from normconstraints._patterns import (
     nothing,
 )
 from normconstraints.config import from_config, to_config
-from normconstraints.constraint import Constraint, Grouped
+from normconstraints.constraint import Constraint
 from normconstraints.layout import Layout, LayoutError
 from normconstraints.schedules import Scheduled
 from normconstraints.weights import Place, Weight, weights_of
@@ -290,8 +289,8 @@ MaxNorm(max_value=3.0, axis=0)}
                         "the axis as a number"
                     )
                 found = first
-            elif isinstance(constraint, Grouped):
-                normalise_axis(constraint.axis, len(weight.shape), type(constraint).__name__)
+            else:
+                constraint._span(len(weight.shape))  # so that a wrong axis is an error here too
         except ValueError as error:
             raise type(error)(
                 f"Rules: {matcher} cannot serve {weight.name!r} of shape {weight.shape}: {error}"

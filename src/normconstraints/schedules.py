@@ -207,8 +207,14 @@ def _numbers(constraint: Constraint) -> Iterator[str]:
     for name, value in parameters(constraint).items():
         for part in parts(value):
             yield from _numbers(part)
-        if not parts(value) and name not in _FIXED:
+        if not parts(value) and name not in _FIXED and name not in _places(constraint):
             yield name
+
+
+def _places(constraint: Constraint) -> list[str]:
+    """The parameters that say where and not how much."""
+    fields: dict[str, dataclasses.Field[Any]] = getattr(constraint, "__dataclass_fields__", {})
+    return [field.name for field in fields.values() if field.metadata.get("places")]
 
 
 def _changed(constraint: Constraint, values: dict[str, Any], *, looked: bool) -> Constraint:
