@@ -45,7 +45,11 @@ def namespace(w: Array, owner: str) -> Namespace:
 
 def _admit(w: Array, owner: str) -> Namespace:
     kind = type(w)
-    names = {f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in kind.__mro__}
+    names: list[str] = []
+    for base in kind.__mro__:
+        names.append(f"{base.__module__.partition('.')[0]}.{base.__name__}")
+        if names[-1] == "torch.Tensor":
+            break  # what is below is written in C, and torch 2.11's Dynamo cannot ask its module
     if "numpy.MaskedArray" in names:
         raise TypeError(
             f"{owner}: w must be a plain array, got a {kind.__name__}; the mask would be lost, so "
@@ -309,6 +313,8 @@ def _broadcast(given: Array, shape: tuple[int, ...], xp: Namespace, what: str, h
 def like(value: Any, w: Array, xp: Namespace, dtype: Any, name: str) -> Array:
     """A parameter (number, nested tuples of numbers, array) as an array beside `w`."""
     if isinstance(value, float | tuple):
+        if _on_cuda(w):
+            return _sent(value, w, dtype)
         device = None if _is_jax(xp) else getattr(w, "device", None)
         where = {} if device is None else {"device": device}  # MLX has no such argument
         return beside(xp.asarray(value, dtype=dtype, **where), w)
@@ -318,6 +324,22 @@ def like(value: Any, w: Array, xp: Namespace, dtype: Any, name: str) -> Array:
             "it, or give nested tuples of numbers, which fit every library"
         )
     return beside(cast(value, dtype, xp), w)
+
+
+def _on_cuda(w: Array) -> bool:
+    """Whether `w` is a tensor with values on a CUDA device, in code that is not compiled."""
+    kind, torch = type(w), _torch
+    if torch is None or kind not in (torch.Tensor, torch.nn.Parameter):
+        return False
+    return not torch.compiler.is_compiling() and w.device.type == "cuda"
+
+
+def _sent(value: Any, w: Array, dtype: Any) -> Array:
+    """Numbers as a tensor beside `w`, copied by the device when it gets there.
+
+    From ordinary memory the host would wait for all that the device has still to do.
+    """
+    return _torch.tensor(value, dtype=dtype, pin_memory=True).to(w.device, non_blocking=True)
 
 
 def beside(x: Array, w: Array) -> Array:
@@ -456,6 +478,14 @@ def fold(x: Array, axis: int, xp: Namespace) -> Array:
             folded = xp.concat([folded, x[(*before, slice(2 * half, length), ...)]], axis=axis)
         x = folded
     return x
+
+
+def solve(a: Array, b: Array, xp: Namespace) -> Array:
+    """The solutions of linear systems, none of which is singular."""
+    # torch's own would wait for a CUDA device, to raise if one is.
+    if "torch" in xp.__name__:
+        return _torch.linalg.solve_ex(a, b)[0]
+    return xp.linalg.solve(a, b)
 
 
 def running_sum(x: Array, axis: int, xp: Namespace) -> Array:
