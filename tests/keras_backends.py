@@ -11,6 +11,7 @@ from keras import ops
 
 from normconstraints import Constraint
 from normconstraints.testing import Backend
+from normconstraints.testing.backends._base import BY_XLA
 from normconstraints_keras._array import Array
 
 BACKEND = keras.backend.backend()
@@ -27,7 +28,7 @@ class Keras(Backend):
     wide: ClassVar[tuple[str, ...]] = (*HALF, *WIDE)
     mutable = False
     # TensorFlow and XLA set what is subnormal to zero on the CPU, PyTorch does not.
-    flushes = BACKEND != "torch"
+    flushed = () if BACKEND == "torch" else BY_XLA
     # JAX compiles every operation for each shape and dtype.
     compiles = BACKEND == "jax"
     # Not `modes`: the adapter has no use for minimisers, tangents and samples.

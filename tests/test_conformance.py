@@ -2,6 +2,7 @@
 
 All of it takes long: ``make conformance`` runs it. ``make test`` takes a brief look at every set on
 NumPy and PyTorch, and on one of the other backends in turn, so that each of these sees a few sets.
+Those that want a GPU are in ``tests/gpu``.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ FEW = [
 # Thousands of equations in a trace: a minute for what takes seconds with any other set.
 LONG = (nc.Birkhoff, nc.Transport)
 PLAIN = ["numpy", "torch", *(["strict"] if WHOLE else [])]
-OTHERS = [name for name, b in BACKENDS.items() if name not in PLAIN and not b.extended]
+OTHERS = [
+    name for name, b in BACKENDS.items() if name not in PLAIN and not (b.extended or b.gpu)
+]
 
 
 def _run(check: Callable[[], list[Result]], record_property: Callable[[str, object], None]) -> None:

@@ -9,6 +9,8 @@ from normconstraints.testing.backends._cupy import Cupy, CupyDouble
 from normconstraints.testing.backends._extended import Dask, Dpnp, Mlx, Mparray, Ndonnx
 from normconstraints.testing.backends._jax import (
     Jax,
+    JaxGpu,
+    JaxGpuX64,
     JaxGrad,
     JaxGradX64,
     JaxJit,
@@ -22,6 +24,7 @@ from normconstraints.testing.backends._strict import Strict, StrictNoX64
 from normconstraints.testing.backends._torch import (
     Torch,
     TorchCompile,
+    TorchCuda,
     TorchFake,
     TorchGrad,
     TorchMeta,
@@ -53,6 +56,9 @@ BACKENDS: dict[str, Backend] = {
         StrictNoX64(),
         CupyDouble(),
         Cupy(),
+        TorchCuda(),
+        JaxGpu(),
+        JaxGpuX64(),
         Dask(),
         Mlx(),
         Dpnp(),

@@ -11,6 +11,8 @@ from normconstraints.constraint import Constraint
 
 Array = Any
 HALF, SINGLE, DOUBLE = ("float16", "bfloat16"), ("float32", "complex64"), ("float64", "complex128")
+BY_XLA = ("bfloat16", *SINGLE, *DOUBLE)
+"""The dtypes whose subnormal numbers are zero for what XLA compiles for the CPU."""
 
 
 class Backend(ABC):
@@ -29,8 +31,8 @@ class Backend(ABC):
     mutable: ClassVar[bool] = True
     """Whether `project_` is to work; False with `immutable` means that it must refuse."""
     immutable: ClassVar[bool] = False
-    flushes: ClassVar[bool] = False
-    """Whether subnormal numbers count as zero."""
+    flushed: ClassVar[tuple[str, ...]] = ()
+    """The dtypes whose subnormal numbers count as zero."""
     quick: ClassVar[bool] = False
     """Whether large groups are tried too."""
     compiles: ClassVar[bool] = False
@@ -42,6 +44,8 @@ class Backend(ABC):
     """Whether it has random numbers."""
     extended: ClassVar[bool] = False
     """Whether it is run only when it is named."""
+    gpu: ClassVar[bool] = False
+    """Whether it wants a GPU, without which it is missing."""
 
     def missing(self) -> str | None:
         """Why the backend cannot be run here, or None."""

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from normconstraints.constraint import Constraint
-from normconstraints.testing.backends._base import Array, Backend
+from normconstraints.testing.backends._base import SINGLE, Array, Backend
 
 
 class CupyDouble(Backend):
@@ -72,7 +72,11 @@ def _double() -> Iterator[None]:
 
 class Cupy(Backend):
     name = "cupy"
+    gpu = True
+    # CuPy compiles its kernels with -ftz=true, which is about float32 alone.
+    flushed: ClassVar[tuple[str, ...]] = SINGLE
     modes = True
+    quick = True
     dtypes: ClassVar[tuple[str, ...]] = ("float16", "float32", "float64", "complex64", "complex128")
 
     def missing(self) -> str | None:
@@ -90,6 +94,14 @@ class Cupy(Backend):
         import cupy
 
         return cupy.asarray(np.array(data, dtype=dtype))
+
+    def strided(self, data: Any, dtype: str) -> Array | None:
+        import cupy
+
+        store = cupy.zeros(tuple(2 * s for s in data.shape)[::-1], dtype=dtype).T
+        view = store[tuple(slice(None, None, 2) for _ in data.shape)]
+        view[...] = self.asarray(data, dtype)
+        return view
 
     def numpy(self, w: Array) -> Any:
         x = w.get()

@@ -1,17 +1,17 @@
-"""JAX: eager, compiled, batched, differentiated, with and without float64, and sharded."""
+"""JAX: eager, compiled, batched, differentiated, with and without float64, sharded, on a GPU."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
 import numpy as np
 
 from normconstraints.constraint import Constraint
-from normconstraints.testing.backends._base import DOUBLE, HALF, SINGLE, Array, Backend
+from normconstraints.testing.backends._base import BY_XLA, DOUBLE, HALF, SINGLE, Array, Backend
 
 
 class Jax(Backend):
@@ -20,9 +20,11 @@ class Jax(Backend):
     wide: ClassVar[tuple[str, ...]] = HALF
     mutable = False
     immutable = True
-    flushes = True
+    flushed: ClassVar[tuple[str, ...]] = BY_XLA
     quick = True
     compiles = True
+    platform: ClassVar[str] = "cpu"
+    x64: ClassVar[bool] = False
 
     def missing(self) -> str | None:
         return None if find_spec("jax") else "jax is not installed"
@@ -30,8 +32,11 @@ class Jax(Backend):
     def session(self) -> AbstractContextManager[Any]:
         import jax
 
-        context: AbstractContextManager[Any] = jax.enable_x64(False)
-        return context
+        stack = ExitStack()
+        stack.enter_context(jax.enable_x64(self.x64))
+        # Where there is a GPU, JAX would put arrays there.
+        stack.enter_context(jax.default_device(jax.local_devices(backend=self.platform)[0]))
+        return stack
 
     def start(self, constraint: Constraint) -> None:
         import jax
@@ -54,14 +59,9 @@ class Jax(Backend):
 
 class JaxX64(Jax):
     name = "jax x64"
+    x64 = True
     dtypes: ClassVar[tuple[str, ...]] = (*HALF, *SINGLE, *DOUBLE)
     wide: ClassVar[tuple[str, ...]] = (*HALF, *SINGLE)
-
-    def session(self) -> AbstractContextManager[Any]:
-        import jax
-
-        context: AbstractContextManager[Any] = jax.enable_x64(True)
-        return context
 
 
 class JaxJit(Jax):
@@ -85,15 +85,10 @@ class JaxJit(Jax):
 
 class JaxJitX64(JaxJit):
     name = "jax jit x64"
+    x64 = True
     modes = False
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64")
     wide: ClassVar[tuple[str, ...]] = ("float32",)
-
-    def session(self) -> AbstractContextManager[Any]:
-        import jax
-
-        context: AbstractContextManager[Any] = jax.enable_x64(True)
-        return context
 
 
 class JaxVmap(Jax):
@@ -142,14 +137,9 @@ class JaxGrad(Jax):
 
 class JaxGradX64(JaxGrad):
     name = "jax grad x64"
+    x64 = True
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64")
     wide: ClassVar[tuple[str, ...]] = ("float32",)
-
-    def session(self) -> AbstractContextManager[Any]:
-        import jax
-
-        context: AbstractContextManager[Any] = jax.enable_x64(True)
-        return context
 
 
 class JaxSharded(Jax):
@@ -164,7 +154,7 @@ class JaxSharded(Jax):
             return reason
         import jax
 
-        found = len(jax.devices())
+        found = len(jax.devices("cpu"))
         if found < 8:
             return (
                 f"jax has {found} of 8 devices; set "
@@ -176,7 +166,8 @@ class JaxSharded(Jax):
         import jax
         from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-        mesh = jax.make_mesh((8,), ("devices",), axis_types=(AxisType.Auto,))
+        devices = jax.devices("cpu")[:8]
+        mesh = jax.make_mesh((8,), ("devices",), axis_types=(AxisType.Auto,), devices=devices)
         split = data.ndim > 0 and data.shape[0] % 8 == 0 and data.shape[0] > 0
         names = ("devices",) if split else ()
         spec = PartitionSpec(*names)  # type: ignore[no-untyped-call]
@@ -192,3 +183,31 @@ class JaxSharded(Jax):
         # The number of rows on each device says how it is sharded, however that is written.
         shards = sorted((s.device.id, s.data.shape) for s in w.addressable_shards)
         return (type(w), w.dtype, tuple(w.shape), tuple(shards))
+
+
+class JaxGpu(JaxJit):
+    """Compiled for a GPU, which keeps subnormal numbers."""
+
+    name = "jax gpu"
+    gpu = True
+    platform = "gpu"
+    flushed: ClassVar[tuple[str, ...]] = ()
+    quick = True
+
+    def missing(self) -> str | None:
+        if (reason := super().missing()) is not None:
+            return reason
+        import jax
+
+        try:
+            jax.devices(self.platform)
+        except RuntimeError as error:
+            return f"no GPU: {error}"
+        return None
+
+
+class JaxGpuX64(JaxGpu):
+    name = "jax gpu x64"
+    x64 = True
+    dtypes: ClassVar[tuple[str, ...]] = (*HALF, *SINGLE, *DOUBLE)
+    wide: ClassVar[tuple[str, ...]] = (*HALF, *SINGLE)

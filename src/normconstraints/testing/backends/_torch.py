@@ -1,9 +1,11 @@
-"""PyTorch: eager, compiled, batched, differentiated, without values, and watched for host syncs."""
+"""PyTorch: eager, compiled, batched, differentiated, without values, watched, and on a GPU."""
 
 from __future__ import annotations
 
 import functools
-from contextlib import AbstractContextManager, ExitStack
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
@@ -19,6 +21,7 @@ class Torch(Backend):
     dtypes: ClassVar[tuple[str, ...]] = (*HALF, *SINGLE, *DOUBLE)
     quick = True
     differentiable = True
+    device: ClassVar[str] = "cpu"
 
     def missing(self) -> str | None:
         return None if find_spec("torch") else "torch is not installed"
@@ -26,12 +29,13 @@ class Torch(Backend):
     def asarray(self, data: Any, dtype: str) -> Array:
         import torch
 
-        return torch.tensor(np.array(data)).to(getattr(torch, dtype))
+        return torch.tensor(np.array(data)).to(getattr(torch, dtype)).to(self.device)
 
     def strided(self, data: Any, dtype: str) -> Array | None:
         import torch
 
-        store = torch.zeros(tuple(2 * s for s in data.shape)[::-1], dtype=getattr(torch, dtype))
+        shape, kind = tuple(2 * s for s in data.shape)[::-1], getattr(torch, dtype)
+        store = torch.zeros(shape, dtype=kind, device=self.device)
         view = store.permute(*range(data.ndim - 1, -1, -1))[
             tuple([slice(None, None, 2)] * data.ndim)
         ]
@@ -220,7 +224,10 @@ class TorchNoSync(Torch):
 def _no_sync() -> AbstractContextManager[Any]:
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    refused = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "is_nonzero")
+    refused = (
+        *("_local_scalar_dense", "nonzero", "equal", "masked_select", "is_nonzero"),
+        "_linalg_check_errors",  # as linalg.solve and others do, to raise
+    )
 
     class NoSync(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(
@@ -232,3 +239,48 @@ def _no_sync() -> AbstractContextManager[Any]:
             return func(*args, **(kwargs or {}))
 
     return NoSync()  # type: ignore[no-untyped-call]
+
+
+class TorchCuda(Torch):
+    """A CUDA device that refuses to be waited for while a projection is computed."""
+
+    name = "torch cuda"
+    gpu = True
+    device = "cuda"
+
+    def missing(self) -> str | None:
+        if (reason := super().missing()) is not None:
+            return reason
+        import torch
+
+        return None if torch.cuda.is_available() else "no GPU: torch finds no CUDA device"
+
+    def numpy(self, w: Array) -> Any:
+        return super().numpy(w.cpu())
+
+    def project(self, constraint: Constraint, w: Array) -> Array:
+        with never_waiting():
+            return constraint.project(w)
+
+    def violation(self, constraint: Constraint, w: Array) -> Array:
+        with never_waiting():
+            return constraint.violation(w)
+
+    def call(self, function: functools.partial[Array], *arrays: Array) -> Array:
+        with never_waiting():
+            return function(*arrays)
+
+
+@contextmanager
+def never_waiting() -> Iterator[None]:
+    """PyTorch's own check for host syncs: what waits for the CUDA device raises."""
+    import torch
+
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the mode does not see every wait
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
