@@ -224,15 +224,18 @@ def name_of(xp: Namespace) -> str:
     return str(xp.__name__).removeprefix("array_api_compat.").partition(".")[0]
 
 
-def tolerance(eps: float, size: int, *, wide: bool) -> float:
+def tolerance(eps: float, size: int, *, wide: bool, decomposed: bool = False) -> float:
     """How far, relative to its bound, a group of `size` entries may be out and count as inside.
 
     This is the only tolerance: the sets use it to decide what they leave alone, the tests to decide
     what is right. Four units of the last place cover the rounding of the bound, of the quotient and
     of the product. Where no wider dtype measures, the sum of a group is rounded too: pairwise,
-    hence an eighth of a unit for every doubling of the group.
+    hence an eighth of a unit for every doubling of the group. A matrix that is `decomposed` is then
+    rounded by more: singular values were seen 10 units off for 100 columns, 14 for 256.
     """
-    return eps * (4 if wide else 4 + math.log2(max(size, 1)) / 8)
+    if wide:
+        return eps * 4
+    return eps * (2 * (8 + size**0.25) if decomposed else 4 + math.log2(max(size, 1)) / 8)
 
 
 # ---------------------------------------------------------------------------------------- axes
@@ -518,6 +521,37 @@ def _leaves(state: Any) -> list[Any]:
     return [leaf for part in state for leaf in _leaves(part)]
 
 
+# ------------------------------------------------------------------------------- decompositions
+
+
+def product(a: Array, b: Array, xp: Namespace) -> Array:
+    """The product of matrices with all the digits of their dtype."""
+    # XLA's default on a GPU or TPU is fewer than half of them.
+    return xp.matmul(a, b, precision="highest") if _is_jax(xp) else xp.matmul(a, b)
+
+
+def svd(x: Array, xp: Namespace) -> tuple[Array, Array, Array]:
+    """The left singular vectors, the values from the largest on, the right vectors as rows."""
+    u, s, vh = xp.linalg.svd(x, full_matrices=False)
+    return u, s, vh
+
+
+def singular_values(x: Array, xp: Namespace) -> Array:
+    """The singular values, from the largest on."""
+    return xp.linalg.svdvals(x)
+
+
+def eigh(x: Array, xp: Namespace) -> tuple[Array, Array]:
+    """The eigenvalues of self-adjoint matrices from the smallest on, and eigenvectors as columns."""
+    values, vectors = xp.linalg.eigh(x)
+    return values, vectors
+
+
+def eigenvalues(x: Array, xp: Namespace) -> Array:
+    """The eigenvalues of self-adjoint matrices, from the smallest on."""
+    return xp.linalg.eigvalsh(x)
+
+
 # ------------------------------------------------------------------------------------- writing
 
 
@@ -588,21 +622,45 @@ def host_library(w: Array) -> str | None:
     """
     if _exchanging and _parts.get() is not None:  # what is exchanged is reduced in one piece
         return None
-    kind = type(w)
-    if _hosts.get(kind) == "numpy":
+    if _hosts.get(type(w)) == "numpy":
         return "numpy"
+    return "torch" if _is_unfollowed(w, "cpu") else None
+
+
+def _is_unfollowed(w: Array, device: str) -> bool:
+    """Whether `w` is a tensor of such a device of which nothing wants to see the operations."""
     torch = _torch
-    if torch is None or kind not in (torch.Tensor, torch.nn.Parameter):
-        return None
-    if torch.compiler.is_compiling() or w.device.type != "cpu" or w.layout is not torch.strided:
-        return None
+    if torch is None or type(w) not in (torch.Tensor, torch.nn.Parameter):
+        return False
+    if torch.compiler.is_compiling() or w.device.type != device or w.layout is not torch.strided:
+        return False
     if w.requires_grad and torch.is_grad_enabled():
-        return None
+        return False
     # vmap and grad wrap tensors without a type of their own, a dispatch mode watches every call:
     # both must see the ordinary operations. torch has no public question for either.
-    if torch._C._functorch.is_functorch_wrapped_tensor(w) or torch._C._len_torch_dispatch_stack():
-        return None
-    return "torch"
+    return not (
+        torch._C._functorch.is_functorch_wrapped_tensor(w) or torch._C._len_torch_dispatch_stack()
+    )
+
+
+# --------------------------------------------------------------------------------- CUDA devices
+
+
+def is_plain_cuda(w: Array) -> bool:
+    """Whether `w` is a CUDA tensor of which nothing wants to see the operations."""
+    if _exchanging and _parts.get() is not None:  # what is exchanged is reduced in one piece
+        return False
+    return _is_unfollowed(w, "cuda")
+
+
+def norms_in(dtype: Any, w: Array, axes: tuple[int, ...]) -> Array:
+    """The Euclidean norms of a torch tensor over axes, that are kept, computed in `dtype`."""
+    return _torch.linalg.vector_norm(w, dim=axes, keepdim=True, dtype=dtype)
+
+
+def rounded_product(w: Array, factor: Array, out: Array | None) -> Array:
+    """A torch tensor times wider factors, rounded to its own dtype as each product is written."""
+    return _torch.mul(w, factor, out=_torch.empty_like(w) if out is None else out)
 
 
 # ------------------------------------------------------------------------------------- rounding

@@ -356,6 +356,18 @@ class Quadratic(Grouped):
     """A set whose projection takes memory that grows with the square of the group."""
 
 
+class Decomposed(Grouped):
+    """A set of matrices that is reached by a decomposition, whose error the weight decides.
+
+    A decomposition is exact for a matrix that rounding, relative to the largest singular value,
+    takes from the given one. So the result is as far off as the exact projection moves when the
+    weight is rounded, however small that result is.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("svd",)
+    """The functions of the `linalg` extension of the standard that it is made of."""
+
+
 class HasLMO(Constraint):
     """A bounded set over which a linear function is minimised in closed form."""
 

@@ -169,7 +169,7 @@ class Oracle:
                 given[name] = [
                     [x for (x,) in to_group(spread[i])] for i in group_indices(shape, axes)
                 ]
-            elif name != "axis":
+            elif name not in ("axis", "method"):
                 given[name] = _fit(value, kept)
         if "shape" in inspect.signature(self.slow).parameters:
             given["shape"] = [tuple(shape[a] for a in axes)] * count
