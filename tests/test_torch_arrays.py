@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import normconstraints as nc
+from normconstraints import _array
 
 W = torch.randn(32, 16, generator=torch.Generator().manual_seed(0))
 
@@ -64,6 +65,40 @@ def test_large_arrays_in_place_are_bit_for_bit_the_same(
             torch.randn(1100, 1024, generator=torch.Generator().manual_seed(1)).to(dtype).numpy()
         )
         assert (np.asarray(want) != numpy).mean() < 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize(
+    "c",
+    [
+        nc.MaxNorm((0.1, 1.0, 2.5, 0.0, 3.0, 1000.0, 0.7, 1.5), axis=1),
+        nc.UnitNorm(axis=0),
+        nc.MinMaxNorm(0.5, 1.0, rate=0.25, axis=0),
+        nc.MinNorm(1.0, axis=None),
+    ],
+    ids=repr,
+)
+def test_the_passes_for_a_cuda_device(
+    c: nc.Constraint, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken on the CPU: bit for bit what the operations are that everything else gets."""
+    monkeypatch.setattr(_array, "host_library", lambda w: None)
+    rng = torch.Generator().manual_seed(0)
+    for scale in (1.0, 1e-3, 1e30, 1e-30, 1e-42, 0.0):
+        w = scale * torch.randn(8, 6, generator=rng, dtype=torch.float64)
+        w[0] = 0
+        w[1, 2] = torch.nan if scale == 1 else w[1, 2]
+        w = w.to(dtype)
+        monkeypatch.setattr(_array, "is_plain_cuda", lambda w: False)
+        want = c(w)
+        monkeypatch.setattr(_array, "is_plain_cuda", lambda w: True)
+        transposed = w.T.clone().T
+        before, strides = transposed._version, transposed.stride()
+        c.project_(transposed)
+        assert transposed._version > before and transposed.stride() == strides
+        for found in (c(w), transposed):
+            torch.testing.assert_close(found, want, rtol=0, atol=0, equal_nan=True)
+            assert torch.equal(found.signbit() | found.isnan(), want.signbit() | want.isnan())
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's of itself
