@@ -12,7 +12,7 @@ venv := .venv
 bin := $(venv)/bin
 pip := $(bin)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test conformance test-extended lint bench bench-nmf docs clean
+.PHONY: demo test conformance conformance-gpu test-extended lint bench bench-gpu bench-nmf docs clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -20,9 +20,11 @@ help:
 	@echo "make demo [FRAMEWORKS='numpy torch jax']   train on real images with and without a constraint"
 	@echo "make test            the tests of every backend of the plain job"
 	@echo "make conformance     the whole contract, every set on every backend"
+	@echo "make conformance-gpu the whole contract on CuPy, PyTorch and JAX on a GPU [PYTHON=python that has them]"
 	@echo "make test-extended   the same on dask, dpnp, MLX, ndonnx, mparray and TensorFlow"
 	@echo "make lint            ruff, mypy, pyright, import-linter"
 	@echo "make bench           speed as ratios to Keras' formula"
+	@echo "make bench-gpu       the same on a CUDA device [PYTHON=python that has PyTorch or CuPy for it]"
 	@echo "make bench-nmf       NMF of Fashion-MNIST beside scikit-learn's [DATA=folder of the images]"
 	@echo "make docs            the documentation, to out/docs"
 
@@ -61,6 +63,15 @@ conformance: $(venv)/.dev
 	WHOLE=1 OMP_NUM_THREADS=1 $(bin)/python -m pytest -n 2 --dist worksteal -m thorough \
 		--ignore tests/extended
 
+# Not in .venv: what a GPU needs depends on its driver. So with the packages of PYTHON, which are to
+# be CuPy, PyTorch and JAX for the GPU, array-api-compat, pytest, pytest-xdist and pytest-timeout.
+GPU_WORKERS ?= 8
+gpu := PYTHONPATH=src:adapters OMP_NUM_THREADS=1 XLA_PYTHON_CLIENT_PREALLOCATE=false
+
+conformance-gpu:
+	GPU=1 $(gpu) $(PYTHON) -m pytest -n $(GPU_WORKERS) --dist worksteal tests/gpu \
+		tests/numpy_adapter/test_cupy_gpu.py
+
 test-extended: $(venv)/.extended
 	$(bin)/python -m pytest tests/extended -p no:xdist
 	KERAS_BACKEND=tensorflow $(bin)/python -m pytest tests/extended/test_keras_tensorflow.py \
@@ -75,6 +86,9 @@ lint: $(venv)/.dev
 
 bench: $(venv)/.dev
 	$(bin)/python benchmarks/run.py
+
+bench-gpu:
+	$(gpu) $(PYTHON) benchmarks/gpu.py
 
 bench-nmf: $(venv)/.dev
 	$(bin)/python benchmarks/nmf.py --data $(DATA)

@@ -1,0 +1,163 @@
+"""``make bench-gpu``: speed on a CUDA device, as ratios to Keras' formula and to steps beside it.
+
+Medians of alternating rounds, timed by events of the device. A ratio above 1 means that ours is
+faster. PyTorch and CuPy where each of them finds the device.
+"""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+import argparse
+import functools
+import statistics
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import normconstraints as nc
+from normconstraints.testing import BACKENDS
+from normconstraints_torch import constrain
+
+SIZE = 4096
+MAX_VALUE, EPSILON = 3.0, 1e-7
+REPEAT = 10
+Timed = Callable[[], float]
+
+
+def by_torch(call: Callable[[], Any]) -> float:
+    """Milliseconds of the device for a call."""
+    event: Any = torch.cuda.Event
+    start, end = event(enable_timing=True), event(enable_timing=True)
+    start.record()
+    for _ in range(REPEAT):
+        call()
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end)) / REPEAT
+
+
+def by_cupy(call: Callable[[], Any]) -> float:
+    """The same with CuPy's events."""
+    import cupy
+
+    start, end = cupy.cuda.Event(), cupy.cuda.Event()
+    start.record()
+    for _ in range(REPEAT):
+        call()
+    end.record()
+    end.synchronize()
+    return float(cupy.cuda.get_elapsed_time(start, end)) / REPEAT
+
+
+def medians(peer: Timed, ours: Timed, rounds: int) -> tuple[float, float]:
+    """Of alternating rounds, after some that are not counted."""
+    for _ in range(3):
+        peer(), ours()
+    pairs = [(peer(), ours()) for _ in range(rounds)]
+    return statistics.median(p for p, _ in pairs), statistics.median(o for _, o in pairs)
+
+
+def keras(w: Any, axis: int, xp: Any) -> Any:
+    """Keras' formula, and its result in the place of the weight."""
+    norms = xp.sqrt((w * w).sum(axis=axis, keepdims=True))
+    w[...] = w * (xp.clip(norms, 0, MAX_VALUE) / (EPSILON + norms))
+
+
+def projections(rounds: int) -> Iterator[tuple[str, float, float]]:
+    """In place, 4096 x 4096 float32, every group to be scaled."""
+    data = np.random.default_rng(0).standard_normal((SIZE, SIZE), dtype=np.float32)
+    for axis in (0, 1):
+        yield (
+            f"PyTorch, in place, axis {axis}",
+            *in_place(torch, torch.tensor(data).cuda(), by_torch, axis, rounds),
+        )
+    if BACKENDS["cupy"].missing() is not None:
+        return
+    import cupy
+
+    for axis in (0, 1):
+        yield (
+            f"CuPy, in place, axis {axis}",
+            *in_place(cupy, cupy.asarray(data), by_cupy, axis, rounds),
+        )
+
+
+def in_place(
+    xp: Any, source: Any, clock: Callable[..., float], axis: int, rounds: int
+) -> tuple[float, float]:
+    """Milliseconds for Keras' formula and for ours."""
+    c, w = nc.MaxNorm(MAX_VALUE, axis=axis), xp.empty_like(source)
+
+    def timed(project: Callable[[Any], Any]) -> float:
+        def from_the_start() -> None:
+            w[...] = source
+            project(w)
+
+        return clock(from_the_start)
+
+    theirs, ours = medians(
+        lambda: timed(lambda w: keras(w, axis, xp)), lambda: timed(c.project_), rounds
+    )
+    copy = statistics.median(timed(lambda w: None) for _ in range(rounds))
+    return theirs - copy, ours - copy
+
+
+def sgd(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=1e-3)
+
+
+def adam(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=1e-6, fused=True)
+
+
+def training(rounds: int) -> Iterator[tuple[str, float, float]]:
+    """Steps of optimizers, without and with the hook after them."""
+    for count, size in ((200, 64), (20, 1024), (2, SIZE)):
+        for name, make in (("SGD", sgd), ("Adam, fused", adam)):
+            model, free = (layers(count, size) for _ in range(2))
+            plain, constrained = make(free.parameters()), make(model.parameters())
+            constrain(model, {"*": nc.MaxNorm(0.5, axis="unit")}, constrained)
+            free_step = functools.partial(by_torch, plain.step)
+            bound_step = functools.partial(by_torch, constrained.step)
+            yield f"{count} of {size} x {size}, {name}", *medians(free_step, bound_step, rounds)
+
+
+def layers(count: int, size: int) -> Any:
+    """Linear layers with gradients."""
+    found = [torch.nn.Linear(size, size, bias=False, device="cuda") for _ in range(count)]
+    for layer in found:
+        layer.weight.grad = 1e-3 * torch.randn_like(layer.weight)
+    return torch.nn.Sequential(*found)
+
+
+def main() -> None:
+    """Print the tables, or what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    rounds = parser.parse_args().rounds
+    console = Console(width=100)
+    if (reason := BACKENDS["torch cuda"].missing()) is not None:
+        console.print(f"nothing to measure: {reason}")
+        return
+    console.print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}")
+    table = Table(title=f"MaxNorm(3.0), {SIZE} x {SIZE} float32 (ratio above 1: ours is faster)")
+    for column in ("", "Keras' formula, ms", "ours, ms", "ratio"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, peer, ours in projections(rounds):
+        table.add_row(name, f"{peer:.3f}", f"{ours:.3f}", f"{peer / ours:.2f}")
+    console.print(table)
+    table = Table(title="A step of an optimizer without the hook and with it, MaxNorm")
+    for column in ("weights", "without, ms", "with, ms", "ratio"):
+        table.add_column(column, justify="right" if column != "weights" else "left")
+    for name, free, with_hook in training(rounds):
+        table.add_row(name, f"{free:.3f}", f"{with_hook:.3f}", f"{with_hook / free:.2f}")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
