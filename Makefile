@@ -69,7 +69,7 @@ GPU_WORKERS ?= 8
 gpu := PYTHONPATH=src:adapters OMP_NUM_THREADS=1 XLA_PYTHON_CLIENT_PREALLOCATE=false
 
 conformance-gpu:
-	GPU=1 $(gpu) $(PYTHON) -m pytest -n $(GPU_WORKERS) --dist worksteal tests/gpu \
+	GPU=1 $(gpu) $(PYTHON) -m pytest -p no:benchmark -n $(GPU_WORKERS) --dist worksteal tests/gpu \
 		tests/numpy_adapter/test_cupy_gpu.py
 
 test-extended: $(venv)/.extended

@@ -166,8 +166,8 @@ MUTANTS = [
     Mutant(
         "NaN gradient at zero: division by the norm outside the mask",
         "_norms",
-        "    factor = goal / xp.where(moved, norms.scaled, 1.0)\n    if not (isinstance",
-        "    factor = goal / norms.scaled\n    if not (isinstance",
+        "    factor = goal / xp.where(moved, norms.scaled, 1.0)\n    y = norms.measured",
+        "    factor = goal / norms.scaled\n    y = norms.measured",
         MAX,
         ("torch grad",),
     ),

@@ -78,10 +78,14 @@ def test_large_arrays_in_place_are_bit_for_bit_the_same(
     ],
     ids=repr,
 )
-def test_the_passes_for_a_cuda_device(
+def test_the_few_calls_for_a_cuda_device(
     c: nc.Constraint, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Taken on the CPU: bit for bit what the operations are that everything else gets."""
+    """Made on the CPU: what the many give that everything else gets, and signs and NaN.
+
+    To the last bit but in float32, where those round the factor too.
+    """
+    ulp = torch.finfo(dtype).eps if dtype == torch.float32 else 0.0
     monkeypatch.setattr(_array, "host_library", lambda w: None)
     rng = torch.Generator().manual_seed(0)
     for scale in (1.0, 1e-3, 1e30, 1e-30, 1e-42, 0.0):
@@ -97,7 +101,8 @@ def test_the_passes_for_a_cuda_device(
         c.project_(transposed)
         assert transposed._version > before and transposed.stride() == strides
         for found in (c(w), transposed):
-            torch.testing.assert_close(found, want, rtol=0, atol=0, equal_nan=True)
+            torch.testing.assert_close(found, want, rtol=ulp, atol=0, equal_nan=True)
+            assert torch.equal(found == w, want == w)
             assert torch.equal(found.signbit() | found.isnan(), want.signbit() | want.isnan())
 
 

@@ -66,13 +66,13 @@ def project_length(
             _project_rows(w, rows, axes, goal, values, rate, out, precision)
             return out
     if precision.wide is not None and not precision.is_complex and _array.is_plain_cuda(w):
-        return _in_few_passes(w, axes, goal, values, rate, out, xp, precision)
+        return _in_few_calls(w, axes, goal, values, rate, out, xp, precision)
     norms = measure(w, axes, xp, precision, library)
     length, moved = goal(norms, **values)
     return rescale(w, norms, length, moved, library, rate, out)
 
 
-def _in_few_passes(
+def _in_few_calls(
     w: Array,
     axes: tuple[int, ...],
     goal: Rule,
@@ -82,15 +82,18 @@ def _in_few_passes(
     xp: Namespace,
     precision: Precision,
 ) -> Array:
-    """`project_length` where each call goes over memory by itself, and values are not looked at.
+    """`project_length` where each call takes its time, and goes over memory by itself.
 
-    What is as wide as the norms are is not written: a product with a factor is computed in the
-    wider dtype and rounded at once. A factor of 1 leaves a group as it is.
+    Nothing as wide as the norms and as large as the weight is kept: a product with a factor is
+    computed in the wider dtype and rounded at once, for which the factor need not be rounded. A
+    factor of 1 leaves a group as it is.
     """
     scaled = _array.norms_in(precision.wide, w, axes)
     norms = Norms(scaled, 1.0, _array.group_size(w, axes), xp, precision, None)
     length, moved = goal(norms, **bounds)
-    factor = _factor(norms, length, moved, precision, rate)
+    factor = length / xp.where(moved, scaled, 1.0)
+    if not (isinstance(rate, float) and rate == 1):
+        factor = (1 - rate) + rate * factor
     return _array.rounded_product(w, xp.where(moved, factor, 1.0), out)
 
 
@@ -355,6 +358,8 @@ def lengthen(
 ) -> Array:
     """`w` times ``goal / norms`` where `moved`, computed in `precision`."""
     xp = norms.xp
+    whole = isinstance(rate, float) and rate == 1
+    factor = goal / xp.where(moved, norms.scaled, 1.0)
     y = norms.measured
     if y is None or (precision.scaled and _array.fuses(xp)):
         # A compiler that fuses would write y to memory to use it twice; the mask makes it another.
@@ -362,26 +367,19 @@ def lengthen(
         if type(norms.scale) is not float:
             y = y * xp.where(moved, norms.scale, 1.0)
     if precision.scaled:
-        result = y * (goal / xp.where(moved, norms.scaled, 1.0))
-        if not (isinstance(rate, float) and rate == 1):
+        result = y * factor
+        if not whole:
             result = (1 - rate) * _widen(w, xp, precision) + rate * result
     else:
-        result = y * _factor(norms, goal, moved, precision, rate)
+        if not whole:
+            factor = (1 - rate) + rate * factor
+        if precision.by_factor:
+            short = moved & _moderate(factor)
+            factor = xp.where(short, _round_to_single(xp.where(short, factor, 1.0)), factor)
+        result = y * factor
     if precision.wide is not None:
         result = xp.astype(result, precision.dtype)
     return xp.where(moved, result, w)
-
-
-def _factor(norms: Norms, goal: Any, moved: Array, precision: Precision, rate: Any) -> Array:
-    """What the groups that are `moved` are multiplied by, where no scale is needed."""
-    xp = norms.xp
-    factor = goal / xp.where(moved, norms.scaled, 1.0)
-    if not (isinstance(rate, float) and rate == 1):
-        factor = (1 - rate) + rate * factor
-    if precision.by_factor:
-        short = moved & _moderate(factor)
-        factor = xp.where(short, _round_to_single(xp.where(short, factor, 1.0)), factor)
-    return factor
 
 
 # ------------------------------------------------------------------- what a norm is the norm of

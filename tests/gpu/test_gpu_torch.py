@@ -9,6 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+
 import normconstraints as nc  # noqa: E402
 from normconstraints.schedules import Linear  # noqa: E402
 from normconstraints.testing import BACKENDS  # noqa: E402
@@ -192,6 +194,33 @@ def test_small_weights_on_two_devices_are_not_stacked() -> None:
             p.normal_()
     optimizer.step()
     assert [p.device.type for p in model.parameters()] == ["cuda"] * 2 + ["cpu"] * 2
+    assert all(p.detach().norm(dim=1).max() <= 0.5 for p in model.parameters())
+
+
+class Operations(TorchDispatchMode):
+    """What torch is asked to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_weights_of_a_megabyte_are_stacked_on_a_device_only(device: str) -> None:
+    model = torch.nn.ModuleList([torch.nn.Linear(512, 512, bias=False) for _ in range(3)])
+    model.to(device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    constrain(model, {"*": nc.MaxNorm(0.5, axis="unit")}, optimizer)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.normal_()
+    with Operations() as operations:
+        optimizer.step()
+    assert ("aten.stack.default" in operations.seen) == (device == "cuda")
     assert all(p.detach().norm(dim=1).max() <= 0.5 for p in model.parameters())
 
 
