@@ -345,6 +345,37 @@ def _sent(value: Any, w: Array, dtype: Any) -> Array:
     return _torch.tensor(value, dtype=dtype, pin_memory=True).to(w.device, non_blocking=True)
 
 
+def held(
+    numbers: tuple[Any, ...], w: Array, xp: Namespace, dtype: Any, name: str, kept: dict[Any, Array]
+) -> Array:
+    """Numbers that stay the same as an array beside `w`, which is made once where that is safe."""
+    # To make an array of Python's numbers takes longer than most that is done with it. What a
+    # tracer, a mode or a transformation has made belongs to it, and must not be met outside.
+    if not _is_plain(w):
+        return like(numbers, w, xp, dtype, name)
+    key = (type(w), str(dtype), str(getattr(w, "device", None)))
+    found = kept.get(key)
+    if found is None:
+        found = like(numbers, w, xp, dtype, name)
+        # What torch makes in its inference mode cannot be saved for a backward pass.
+        if not getattr(found, "is_inference", bool)():
+            kept[key] = found
+    return found
+
+
+def _is_plain(w: Array) -> bool:
+    """Whether `w` is an array of NumPy, CuPy or torch, on whatever device, that nobody watches."""
+    if type(w) in _hosts:
+        return True
+    torch = _torch
+    if torch is None or type(w) not in (torch.Tensor, torch.nn.Parameter):
+        return type(w).__module__.partition(".")[0] == "cupy"
+    if torch.compiler.is_compiling() or w.device.type == "meta":
+        return False
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(w)
+    return not (wrapped or torch._C._len_torch_dispatch_stack())
+
+
 def beside(x: Array, w: Array) -> Array:
     """An array that each process has whole, in a form that combines with `w`."""
     if not is_sharded(w) or is_sharded(x):
@@ -542,7 +573,7 @@ def singular_values(x: Array, xp: Namespace) -> Array:
 
 
 def eigh(x: Array, xp: Namespace) -> tuple[Array, Array]:
-    """The eigenvalues of self-adjoint matrices from the smallest on, and eigenvectors as columns."""
+    """The eigenvalues of self-adjoint matrices from the smallest on, and vectors as columns."""
     values, vectors = xp.linalg.eigh(x)
     return values, vectors
 
@@ -550,6 +581,11 @@ def eigh(x: Array, xp: Namespace) -> tuple[Array, Array]:
 def eigenvalues(x: Array, xp: Namespace) -> Array:
     """The eigenvalues of self-adjoint matrices, from the smallest on."""
     return xp.linalg.eigvalsh(x)
+
+
+def determinant_sign(x: Array, xp: Namespace) -> Array:
+    """The signs of the determinants."""
+    return xp.linalg.slogdet(x)[0]
 
 
 # ------------------------------------------------------------------------------------- writing

@@ -69,6 +69,23 @@ def asymmetry(group: Group, shape: tuple[int, ...]) -> Decimal:
     return length(differences(group, _unreal(_symmetric(_real(group, shape)), group)))
 
 
+def determinant_sign(group: Group, shape: tuple[int, ...]) -> int:
+    """1 or -1 as the determinant of a real matrix is, 1 if it is 0, by elimination."""
+    rows, sign = [list(row) for row in _real(group, shape)], 1
+    with _digits(group):
+        for i in range(len(rows)):
+            pivot = max(range(i, len(rows)), key=lambda j: abs(rows[j][i]))
+            if not rows[pivot][i]:
+                return 1
+            if pivot != i:
+                rows[i], rows[pivot], sign = rows[pivot], rows[i], -sign
+            sign = -sign if rows[i][i] < 0 else sign
+            for j in range(i + 1, len(rows)):
+                t = rows[j][i] / rows[i][i]
+                rows[j] = [a - t * b for a, b in zip(rows[j], rows[i], strict=True)]
+    return sign
+
+
 # ------------------------------------------------------------------------------------ rotations
 
 

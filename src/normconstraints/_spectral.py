@@ -22,6 +22,7 @@ largest singular value. That, and not the size of the result, is what the result
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from normconstraints._groups import Groups
 from normconstraints._norms import measure, power_of_two
 from normconstraints._parameters import Axis, Number
 from normconstraints._structure import MatrixGroups, half, mirrored, symmetric
+from normconstraints._threshold import balanced
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,10 @@ class Spectra(ABC):
         """Spectra as groups, for what sets of vectors are made of."""
         return Groups(y, -1, self.groups.owner, precision=self._real)
 
+    def first(self, y: Array, count: int) -> Array:
+        """The first values of each spectrum: the largest singular ones, the smallest others."""
+        return _array.places(self.xp.ones_like(y), y.ndim - 1, self.xp) <= count
+
     # ------------------------------------------------------------------------------- tolerances
 
     @property
@@ -117,8 +123,7 @@ class Spectra(ABC):
             library = _host.name_of(self.groups.w, self.groups.precision)
             if library is not None and not _host.count(outside & self.groups.finite, library):
                 return _array.copy(self.groups.w, self.xp)
-            found = self.matrices.back(self._nearest(find)) / self._scale
-            return self.groups.put_back(found, outside)
+            return self._put(self._nearest(find), outside)
 
     def violation(self, find: Find) -> Array:
         """How far each matrix is outside."""
@@ -135,6 +140,27 @@ class Spectra(ABC):
                 self.matrices.back(self._pulled_back(find, wide, convex)), g.dtype, xp
             )
             return xp.where(self._curved(find) & self.groups.finite, found, g)
+
+    def norm(self, of: Callable[[Array], Array]) -> Array:
+        """A number for each matrix, made of its spectrum, with the axes of the matrices dropped."""
+        with _array.quiet(self.xp):
+            amount = self._of_groups(of(self.values()))
+            every = self.xp.ones_like(amount, dtype=self.xp.bool)
+            return self.groups.report(amount / self._scale, every)
+
+    @abstractmethod
+    def values(self) -> Array:
+        """The spectra alone, in the units of `number`."""
+
+    @abstractmethod
+    def with_values(self, of: Callable[[Array], Array]) -> Array:
+        """The weight with the spectra that are made of its own."""
+
+    def _put(self, found: Array, where: Array | None = None) -> Array:
+        """Matrices in the units of the spectra, in place of those of the weight."""
+        every = self.xp.ones_like(self.groups.finite)
+        found = self.matrices.back(found) / self._scale
+        return self.groups.put_back(found, every if where is None else where)
 
     @abstractmethod
     def _off(self, find: Find) -> tuple[Array, Array]:
@@ -170,11 +196,8 @@ class Spectra(ABC):
         sums = self.xp.sum(abs(self.groups.wide), axis=self.groups.axes, keepdims=True)
         return self._of_each(sums)
 
-    def _diagonal(self, y: Array) -> Array:
-        """Vectors as diagonal matrices."""
-        return self.xp.where(self._is_diagonal(y), y[..., None], self.xp.zeros_like(y[..., None]))
-
-    def _is_diagonal(self, y: Array) -> Array:
+    def is_diagonal(self, y: Array) -> Array:
+        """The diagonals of square matrices with as many rows as a spectrum is long."""
         place = _array.places(self.xp.ones_like(y), y.ndim - 1, self.xp)
         return place[..., None] == place[..., None, :]
 
@@ -184,17 +207,27 @@ class Spectra(ABC):
         rise = f[..., None] - f[..., None, :]
         run = y[..., None] - y[..., None, :]
         both = free[..., None] & free[..., None, :]
-        slope = rise / xp.where(run == 0, 1.0, run)
-        if convex:
-            slope = _within_one(slope, xp)
-        slope = xp.where(both, 1.0, xp.where(run == 0, xp.zeros_like(slope), slope))
-        diagonal = xp.sum(xp.where(self._is_diagonal(y), _real(m, self.matrices), 0.0), axis=-1)
+        slope = xp.where(both, 1.0, self._quotient(rise, run, both, convex))
+        diagonal = xp.sum(xp.where(self.is_diagonal(y), _real(m, self.matrices), 0.0), axis=-1)
         h = xp.where(free, diagonal, xp.zeros_like(diagonal))
         if change.shared:
             count = xp.sum(xp.astype(free, h.dtype), axis=-1, keepdims=True)
             mean = xp.sum(h, axis=-1, keepdims=True) / xp.where(count > 0, count, 1.0)
             h = xp.where(free, h - mean, h)
-        return xp.where(self._is_diagonal(y), h[..., None], slope * m)
+        return xp.where(self.is_diagonal(y), h[..., None], slope * m)
+
+    def _quotient(self, a: Array, b: Array, free: Array, convex: bool) -> Array:
+        """`a / b`; at 0 / 0 1 for free values, which are what they were, else 0."""
+        xp, p = self.xp, self.groups.precision
+        found = a / xp.where(b == 0, 1.0, b)
+        # Projections onto convex sets do not expand: more is rounding. For others it is kept so far
+        # in range that 0 times it is 0. (array_api_compat's clip for CuPy waits for the device.)
+        least, most = 0.0, 1.0
+        if not convex:
+            most = 2.0 ** (p.exponent - 24 if p.wide is None or p.scaled else 1000)
+            least = -most
+        found = xp.where(found > most, most, xp.where(found < least, least, found))
+        return xp.where(b == 0, xp.astype(free, found.dtype), found)
 
 
 def _real(x: Array, matrices: MatrixGroups) -> Array:
@@ -228,6 +261,11 @@ class SingularSpectra(Spectra):
         u, y, vh = self.decomposed()
         return self.composed(u, find(y).values, vh)
 
+    def with_values(self, of: Callable[[Array], Array]) -> Array:
+        with _array.quiet(self.xp):
+            u, y, vh = self.decomposed()
+            return self._put(self.composed(u, of(y), vh))
+
     def composed(self, u: Array, values: Array, vh: Array) -> Array:
         """The matrices of these singular vectors with other values."""
         return _array.product(u * values[..., None, :], vh, self.xp)
@@ -241,14 +279,13 @@ class SingularSpectra(Spectra):
         m = _array.product(left, v, xp)
         f, free = change.values, change.free
         both = free[..., None] & free[..., None, :]
-        mean = _quotient(
-            f[..., None] + f[..., None, :], y[..., None] + y[..., None, :], both, convex, xp
-        )
+        pairs = f[..., None] + f[..., None, :], y[..., None] + y[..., None, :]
+        mean = self._quotient(*pairs, both, convex)
         core = self._spread(half(m, matrices, 1.0), y, change, convex)
         core = core + mean * half(m, matrices, -1.0)
         found = _array.product(_array.product(u, core, xp), vh, xp)
         # What is at right angles to all singular vectors on one side.
-        ratio = _quotient(f, y, free, convex, xp)
+        ratio = self._quotient(f, y, free, convex)
         if matrices.rows > self.size:
             rest = (right - _array.product(u, m, xp)) * ratio[..., None, :]
             found = found + _array.product(rest, vh, xp)
@@ -258,18 +295,30 @@ class SingularSpectra(Spectra):
         return found
 
 
-def _quotient(a: Array, b: Array, free: Array, convex: bool, xp: Any) -> Array:
-    """`a / b`, which is 1 for free values and 0 where there is no derivative."""
-    found = a / xp.where(b == 0, 1.0, b)
-    if convex:
-        found = _within_one(found, xp)
-    return xp.where(free, 1.0, xp.where(b == 0, xp.zeros_like(found), found))
+class SignedSpectra(SingularSpectra):
+    """Singular values of square matrices, the last of them with the sign of the determinant.
 
+    The singular vectors are rotations then: one of the last pair is turned round.
+    """
 
-def _within_one(x: Array, xp: Any) -> Array:
-    """What rounding took below 0 or above 1 back: projections onto convex sets do not expand."""
-    # array_api_compat's clip for CuPy waits for the device.
-    return xp.where(x < 0, xp.zeros_like(x), xp.where(x > 1, xp.ones_like(x), x))
+    def __init__(self, w: Array, axis: Axis, owner: str) -> None:
+        """Take the matrices, which must be square."""
+        super().__init__(w, axis, owner, square=True)
+
+    def values(self) -> Array:
+        blank = self._blank()
+        return self._signed(super().values(), self.x) if blank is None else blank
+
+    def decomposed(self) -> tuple[Array, Array, Array]:
+        u, y, vh = super().decomposed()
+        signs = self._signed(self.xp.ones_like(y), u) * self._signed(self.xp.ones_like(y), vh)
+        return u, y * signs, vh * signs[..., None]
+
+    def _signed(self, y: Array, x: Array) -> Array:
+        """`y` with its last entries negative where the determinant of `x` is."""
+        last = _array.places(self.xp.ones_like(y), y.ndim - 1, self.xp) == self.size
+        negative = _array.determinant_sign(x, self.xp)[..., None] < 0
+        return self.xp.where(last & negative, -y, y)
 
 
 # ---------------------------------------------------------------------------------- eigenvalues
@@ -321,6 +370,11 @@ class EigenSpectra(Spectra):
         y, v = self.decomposed()
         return self.composed(find(y).values, v)
 
+    def with_values(self, of: Callable[[Array], Array]) -> Array:
+        with _array.quiet(self.xp):
+            y, v = self.decomposed()
+            return self._put(self.composed(of(y), v))
+
     def composed(self, values: Array, v: Array) -> Array:
         """The matrices of these eigenvectors with other values."""
         vh = mirrored(v, self.matrices)
@@ -334,3 +388,95 @@ class EigenSpectra(Spectra):
         core = self._spread(half(m, matrices, 1.0), y, find(y), convex)
         found = _array.product(_array.product(v, core, xp), vh, xp)
         return half(found, matrices, 1.0)
+
+
+# ------------------------------------------------------------------------------------- tangents
+
+
+def below_bound(s: SingularSpectra, radius: Any, g: Array) -> Array:
+    r"""The part of a gradient that does not leave a spectral ball at a member, by first order.
+
+    Among the singular vectors whose value is the bound, :math:`U_1^H H V_1` must have no positive
+    eigenvalue.
+    """
+    xp, m = s.xp, s.matrices
+    u, y, vh = s.decomposed()
+    h = -m.of(s.groups.widen(g))
+    active = y >= radius * (1 - 4 * s.slack)
+    inner = _array.product(_array.product(mirrored(u, m), h, xp), mirrored(vh, m), xp)
+    rising = _part_of_block(s, inner, active, xp.maximum)
+    part = _array.product(_array.product(u, rising, xp), vh, xp) - h
+    point = radius * xp.ones_like(y[..., :1]) <= 0  # a ball of radius 0 has no way to go
+    return m.back(xp.where(point[..., None], xp.zeros_like(part), part))
+
+
+def within_nuclear(s: SingularSpectra, radius: Any, g: Array) -> Array:
+    r"""The part of a gradient that does not leave a nuclear ball at a member, by first order.
+
+    With the singular vectors U, V of the values that are not 0, and P, Q what is at right angles to
+    them, the norm grows along H by :math:`\langle U V^H, H \rangle + \|P H Q\|_*`. Where that is
+    positive on the boundary, a threshold is taken off until it is 0, of both terms as of the free
+    entries and the others of an L1 ball.
+    """
+    xp, m = s.xp, s.matrices
+    u, y, vh = s.decomposed()
+    h = -m.of(s.groups.widen(g))
+    top = s.vectors(y).max(y)
+    free = y > 4 * s.slack * top
+    u = xp.where(free[..., None, :], u, xp.zeros_like(u))
+    vh = xp.where(free[..., None], vh, xp.zeros_like(vh))
+    uh, v = mirrored(u, m), mirrored(vh, m)
+    rest = h - _array.product(u, _array.product(uh, h, xp), xp)
+    rest = rest - _array.product(_array.product(rest, v, xp), vh, xp)
+    a, z, bh = _array.svd(rest, xp)
+    # The values of the rest take the places of those that are 0, which come last.
+    slope = _array.product(_array.product(uh, h, xp), v, xp)
+    slope = xp.sum(xp.where(s.is_diagonal(y), _real(slope, m), 0.0), axis=-1)
+    turned = xp.where(free, slope, xp.flip(z, axis=-1))
+    growth = s.vectors(turned).sum(turned)
+    even = balanced(s.vectors(turned), turned, free)
+    taken = s.vectors(turned).max(xp.where(free, turned - even, -math.inf))
+    kept = xp.where(z > taken, z - taken, xp.zeros_like(z))
+    # Those values come first here, as many as are not free.
+    kept = xp.where(xp.flip(free, axis=-1), xp.zeros_like(kept), kept)
+    less = s.composed(u, taken * xp.ones_like(y), vh) + s.composed(a, z - kept, bh)
+    edge = s.vectors(y).sum(y) >= radius - 4 * s.slack * top
+    part = xp.where((edge & (growth > 0))[..., None], less - h, -h)
+    point = radius * xp.ones_like(top) <= 0
+    return m.back(xp.where(point[..., None], xp.zeros_like(part), part))
+
+
+def along_orthogonal(w: Array, g: Array, axis: Axis, owner: str) -> Array:
+    """The part of a gradient that is tangent to the matrices with orthonormal columns or rows."""
+    weights = MatrixGroups(w, axis, owner)
+    m = MatrixGroups(g, axis, owner)
+    with _array.quiet(m.xp):
+        q, h = weights.of(weights.groups.wide), m.of(m.groups.wide)
+        tall = m.rows >= m.cols
+        q, h = (q, h) if tall else (mirrored(q, m), mirrored(h, m))
+        part = h - _array.product(q, half(_array.product(mirrored(q, m), h, m.xp), m, 1.0), m.xp)
+        part = part if tall else mirrored(part, m)
+        return m.groups.put_back(m.back(part), weights.groups.finite & m.groups.finite)
+
+
+def above_floor(s: EigenSpectra, minimum: Any, g: Array) -> Array:
+    """The part of a gradient that lets no eigenvalue at the floor fall, by first order."""
+    xp, m = s.xp, s.matrices
+    y, v = s.decomposed()
+    h = -half(m.of(s.groups.widen(g)), m, 1.0)
+    size = s.vectors(y).max(abs(y))
+    active = y <= minimum + 4 * s.slack * size
+    vh = mirrored(v, m)
+    inner = _array.product(_array.product(vh, h, xp), v, xp)
+    falling = _part_of_block(s, inner, active, xp.minimum)
+    part = h - _array.product(_array.product(v, falling, xp), vh, xp)
+    return m.back(half(-part, m, 1.0))
+
+
+def _part_of_block(s: Spectra, x: Array, active: Array, keep: Callable[..., Array]) -> Array:
+    """Of the self-adjoint part of a block of matrices the positive or the negative part."""
+    xp = s.xp
+    block = xp.where(active[..., None] & active[..., None, :], half(x, s.matrices, 1.0), 0.0)
+    values, vectors = _array.eigh(block, xp)
+    kept = keep(values, xp.zeros_like(values))
+    return _array.product(vectors * kept[..., None, :], mirrored(vectors, s.matrices), xp)

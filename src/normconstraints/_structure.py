@@ -1,4 +1,4 @@
-"""Matrices whose entries are tied to each other: by their places, along diagonals, across them.
+"""Groups whose entries are tied to each other; matrices along diagonals and across them.
 
 Each set is a linear subspace in which the entries of an orbit are equal, up to a sign or a
 conjugation, so that the nearest matrix has the mean of every orbit. A matrix that is in the set
@@ -17,19 +17,80 @@ from normconstraints._norms import measure
 from normconstraints._parameters import Axis
 
 
-class MatrixGroups:
+class Averages:
+    """The groups of a weight, whose nearest members are means of their entries."""
+
+    def __init__(self, w: Array, axis: Axis, owner: str, *, sums: bool = True) -> None:
+        """Take the groups; with `sums` entries are added, which must not overflow."""
+        self.groups = Groups(w, axis, owner, allow_complex=True)
+        self.xp, self._sums = self.groups.xp, sums
+
+    def of(self, x: Array) -> Array:
+        """An array of the shape of the weight with each group along the last axis."""
+        return self.groups.flat(x)
+
+    def back(self, x: Array) -> Array:
+        """What `of` made, in the shape of the weight again."""
+        return self.groups.unflat(x)
+
+    def measured(self) -> tuple[Array, Any]:
+        """The weight in the dtype that computes, times a power of two for sums, and that."""
+        if not self._sums:
+            return self.groups.wide, 1.0
+        y, scale = self.groups.shrunk()
+        if isinstance(scale, float):
+            return y, scale
+        # A compiler that fuses products with sums would round one of two summands and not the
+        # other, and not the same one on both sides of a diagonal. What has to be looked at is
+        # rounded first; groups with NaN are put back later.
+        return self.xp.where(y == y, y, self.xp.zeros_like(y)), scale
+
+    def nearest(self, find: Callable[[Array], Array], member: Array) -> Array:
+        """The weight with the groups that are no members replaced by those that are found."""
+        w = self.groups.w
+        with _array.quiet(self.xp):
+            y, scale = self.measured()
+            found = _array.cast(self.back(find(self.of(y))) / scale, w.dtype, self.xp)
+            # A member whose mean is not rounded is taken from the mean, which has the derivative.
+            return self.groups.put_back(found, ~member | ((found == w) & (w != 0)))
+
+    def distance(self, rest: Callable[[Array], Array], member: Array) -> Array:
+        """The norm of what takes each group out of the set, 0 for members."""
+        xp, groups = self.xp, self.groups
+        with _array.quiet(xp):
+            y, scale = self.measured()
+            off = y if 0 in y.shape else self.back(rest(self.of(y)))
+            norms = measure(off, groups.axes, xp, _array.precision(off, xp, groups.owner))
+            return groups.report(norms.length / scale, ~member)
+
+    def along(self, find: Callable[[Array], Array], w: Array) -> Array:
+        """The part of a gradient that stays in the subspace, where that and `w` are finite."""
+        groups = self.groups
+        with _array.quiet(self.xp):
+            y, scale = self.measured()
+            found = self.back(find(self.of(y))) / scale
+            finite = groups.finite & groups.every(self.xp.isfinite(w))
+            return groups.put_back(found, finite)
+
+    def pulled_back(self, find: Callable[[Array], Array], g: Array) -> Array:
+        """The product of a gradient with the derivative of `nearest`, of members too.
+
+        Linear in the gradient, whose values decide nothing: JAX transposes it.
+        """
+        groups = self.groups
+        found = self.back(find(self.of(groups.widen(g))))
+        return self.xp.where(groups.finite, _array.cast(found, g.dtype, self.xp), g)
+
+
+class MatrixGroups(Averages):
     """The groups of a weight as matrices, with rows and columns as the last two axes."""
 
     def __init__(
         self, w: Array, axis: Axis, owner: str, *, square: bool = False, sums: bool = False
     ) -> None:
-        """Take the axes of the rows and of the columns; a ValueError if a square one is not.
-
-        With `sums` entries are added, which must not overflow.
-        """
+        """Take the axes of the rows and of the columns; a ValueError if a square one is not."""
         assert isinstance(axis, tuple)
-        self.groups = Groups(w, axis, owner, allow_complex=True)
-        self.xp, self._sums = self.groups.xp, sums
+        super().__init__(w, axis, owner, sums=sums)
         rows, cols = (a % w.ndim for a in axis)
         self._turned = rows > cols
         self._batch = tuple(s for i, s in enumerate(w.shape) if i not in (rows, cols))
@@ -55,43 +116,6 @@ class MatrixGroups:
     def each(self, held: Array) -> Array:
         """What is said of each matrix as what is said of each group; true if of all entries."""
         return self.xp.reshape(self.xp.all(held, axis=(-2, -1)), self.groups.reduced)
-
-    def measured(self) -> tuple[Array, Any]:
-        """The weight in the dtype that computes, times a power of two for sums, and that."""
-        if not self._sums:
-            return self.groups.wide, 1.0
-        y, scale = self.groups.shrunk()
-        if isinstance(scale, float):
-            return y, scale
-        # A compiler that fuses products with sums would round one of two summands and not the
-        # other, and not the same one on both sides of a diagonal. What has to be looked at is
-        # rounded first; matrices with NaN are put back later.
-        return self.xp.where(y == y, y, self.xp.zeros_like(y)), scale
-
-    def nearest(self, find: Callable[[Array], Array], member: Array) -> Array:
-        """The weight with the matrices that are no members replaced by those that are found."""
-        with _array.quiet(self.xp):
-            y, scale = self.measured()
-            found = self.back(find(self.of(y))) / scale
-            return self.groups.put_back(found, ~member)
-
-    def distance(self, rest: Callable[[Array], Array], member: Array) -> Array:
-        """The norm of what takes each matrix out of the set, 0 for members."""
-        xp, groups = self.xp, self.groups
-        with _array.quiet(xp):
-            y, scale = self.measured()
-            off = y if 0 in y.shape else self.back(rest(self.of(y)))
-            norms = measure(off, groups.axes, xp, _array.precision(off, xp, groups.owner))
-            return groups.report(norms.length / scale, ~member)
-
-    def along(self, find: Callable[[Array], Array], w: Array) -> Array:
-        """The part of a gradient that stays in the subspace, where that and `w` are finite."""
-        groups = self.groups
-        with _array.quiet(self.xp):
-            y, scale = self.measured()
-            found = self.back(find(self.of(y))) / scale
-            finite = groups.finite & groups.every(self.xp.isfinite(w))
-            return groups.put_back(found, finite)
 
 
 # ------------------------------------------------------------------------------------- mirrors

@@ -376,8 +376,8 @@ class HasLMO(Constraint):
         """A member v with the smallest inner product with `g`, group by group."""
 
 
-class HasDualNorm(Ball):
-    """A ball of a norm whose dual norm is known."""
+class HasDualNorm(Convex):
+    """A ball of a norm around 0 whose dual norm is known."""
 
     @abstractmethod
     def _dual_norm(self, g: Array, xp: Namespace) -> Array:

@@ -18,6 +18,7 @@ from normconstraints.sets.l1_sphere import L1Sphere
 from normconstraints.sets.linf_ball import LInfBall
 from normconstraints.sets.mask import Mask
 from normconstraints.sets.max_norm import MaxNorm
+from normconstraints.sets.max_rank import MaxRank
 from normconstraints.sets.min_max_norm import MinMaxNorm
 from normconstraints.sets.min_norm import MinNorm
 from normconstraints.sets.monotone import Monotone
@@ -25,14 +26,23 @@ from normconstraints.sets.n_of_m import NOfM
 from normconstraints.sets.non_neg import NonNeg
 from normconstraints.sets.non_neg_unit_norm import NonNegUnitNorm
 from normconstraints.sets.non_pos import NonPos
+from normconstraints.sets.nuclear_ball import NuclearBall
+from normconstraints.sets.orthogonal import Orthogonal
+from normconstraints.sets.positive_semidefinite import PositiveSemidefinite
 from normconstraints.sets.second_order_cone import SecondOrderCone
 from normconstraints.sets.sign_pattern import SignPattern
 from normconstraints.sets.simplex import Simplex
+from normconstraints.sets.singular_values import SingularValues
 from normconstraints.sets.skew_symmetric import SkewSymmetric
 from normconstraints.sets.slab import Slab
 from normconstraints.sets.solid_simplex import SolidSimplex
 from normconstraints.sets.sparse_simplex import SparseSimplex
+from normconstraints.sets.special_orthogonal import SpecialOrthogonal
+from normconstraints.sets.spectral_ball import SpectralBall
+from normconstraints.sets.spectral_sphere import SpectralSphere
+from normconstraints.sets.spectraplex import Spectraplex
 from normconstraints.sets.symmetric import Symmetric
+from normconstraints.sets.tied import Tied
 from normconstraints.sets.toeplitz import Toeplitz
 from normconstraints.sets.top_k import TopK
 from normconstraints.sets.transport import Transport
@@ -61,6 +71,7 @@ __all__ = [
     "LInfBall",
     "Mask",
     "MaxNorm",
+    "MaxRank",
     "MinMaxNorm",
     "MinNorm",
     "Monotone",
@@ -68,14 +79,23 @@ __all__ = [
     "NonNeg",
     "NonNegUnitNorm",
     "NonPos",
+    "NuclearBall",
+    "Orthogonal",
+    "PositiveSemidefinite",
     "SecondOrderCone",
     "SignPattern",
     "Simplex",
+    "SingularValues",
     "SkewSymmetric",
     "Slab",
     "SolidSimplex",
     "SparseSimplex",
+    "SpecialOrthogonal",
+    "SpectralBall",
+    "SpectralSphere",
+    "Spectraplex",
     "Symmetric",
+    "Tied",
     "Toeplitz",
     "TopK",
     "Transport",

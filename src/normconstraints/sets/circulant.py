@@ -10,7 +10,7 @@ from normconstraints._array import Array, Namespace
 from normconstraints._oracle import Group, differences, length, mean
 from normconstraints._parameters import Axis, assign, check_two_axes
 from normconstraints._structure import MatrixGroups, constant_diagonals, wrapped_diagonal_means
-from normconstraints.constraint import Convex, Grouped, HasTangent, register
+from normconstraints.constraint import Convex, Grouped, HasTangent, HasVJP, register
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -27,7 +27,7 @@ def project_circulant(w: Array, *, axis: Axis = (-2, -1)) -> Array:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class Circulant(Grouped, Convex, HasTangent):
+class Circulant(Grouped, Convex, HasTangent, HasVJP):
     r"""Every row of every matrix is the one above it, turned to the right by one place.
 
     .. math:: \{ W : w_{i,j} = w_{i+1,j+1} \text{ for all } i, j \text{ modulo } n \}
@@ -84,6 +84,10 @@ class Circulant(Grouped, Convex, HasTangent):
     def _tangent(self, w: Array, g: Array, xp: Namespace) -> Array:
         m = MatrixGroups(g, self.axis, "Circulant", square=True, sums=True)
         return m.along(lambda x: wrapped_diagonal_means(x, m), w)
+
+    def _vjp(self, w: Array, result: Array, g: Array, xp: Namespace) -> Array:
+        m = MatrixGroups(w, self.axis, "Circulant", square=True)
+        return m.pulled_back(lambda x: wrapped_diagonal_means(x, m), g)
 
 
 def slow_projection(group: Group) -> Group:

@@ -21,7 +21,7 @@ from normconstraints._parameters import (
 )
 from normconstraints._random import Draw
 from normconstraints._threshold import of_dirichlet, onto_simplex
-from normconstraints.constraint import Grouped, HasDualNorm, HasLMO, HasSample, register
+from normconstraints.constraint import Ball, Grouped, HasDualNorm, HasLMO, HasSample, register
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -76,7 +76,7 @@ def _excess(inner: Inner, radius: Any) -> tuple[Array, Array]:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class GroupL1Ball(Grouped, HasDualNorm, HasLMO, HasSample):
+class GroupL1Ball(Grouped, Ball, HasDualNorm, HasLMO, HasSample):
     r"""The Euclidean norms of the inner groups of every group sum to at most `radius`.
 
     .. math:: \{ w : \|w_G\|_{1,2} = \textstyle\sum_{J \subset G} \|w_J\|_2 \le r

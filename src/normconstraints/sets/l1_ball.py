@@ -21,7 +21,15 @@ from normconstraints._threshold import (
     random_signs,
     tangent_to_l1,
 )
-from normconstraints.constraint import Grouped, HasDualNorm, HasLMO, HasSample, HasTangent, register
+from normconstraints.constraint import (
+    Ball,
+    Grouped,
+    HasDualNorm,
+    HasLMO,
+    HasSample,
+    HasTangent,
+    register,
+)
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -42,7 +50,7 @@ def project_l1_ball(w: Array, radius: Number, *, axis: Axis) -> Array:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class L1Ball(Grouped, HasDualNorm, HasLMO, HasTangent, HasSample):
+class L1Ball(Grouped, Ball, HasDualNorm, HasLMO, HasTangent, HasSample):
     r"""The moduli of every group sum to at most `radius`.
 
     .. math:: \{ w : \|w_G\|_1 = \textstyle\sum_{i \in G} |w_i| \le r \text{ for every group } G \}

@@ -23,7 +23,7 @@ from normconstraints._parameters import (
 )
 from normconstraints._random import Draw
 from normconstraints._threshold import newton_steps, of_dirichlet
-from normconstraints.constraint import Grouped, HasDualNorm, HasLMO, HasSample, register
+from normconstraints.constraint import Ball, Grouped, HasDualNorm, HasLMO, HasSample, register
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -148,7 +148,7 @@ class _Rows:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class L1InfBall(Grouped, HasDualNorm, HasLMO, HasSample):
+class L1InfBall(Grouped, Ball, HasDualNorm, HasLMO, HasSample):
     r"""The largest moduli of the inner groups of every group sum to at most `radius`.
 
     .. math:: \{ w : \|w_G\|_{1,\infty} = \textstyle\sum_{J \subset G} \max_{i \in J} |w_i| \le r

@@ -13,6 +13,7 @@ from normconstraints._oracle import Group, length, positive, scaled
 from normconstraints._parameters import Axis, Number, assign, check_axis, check_number
 from normconstraints._random import Draw
 from normconstraints.constraint import (
+    Ball,
     Entrywise,
     HasDualNorm,
     HasLMO,
@@ -70,7 +71,7 @@ def _rounded(radius: Any, precision: Precision) -> Any:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class LInfBall(Summed, Entrywise, InPlace, HasDualNorm, HasLMO, HasTangent, HasSample):
+class LInfBall(Summed, Entrywise, InPlace, Ball, HasDualNorm, HasLMO, HasTangent, HasSample):
     r"""The largest modulus in every group is at most `radius`.
 
     .. math:: \{ w : \max_{i \in G} |w_i| \le r \text{ for every group } G \}

@@ -21,6 +21,7 @@ from normconstraints._oracle import Group, length, positive, scaled
 from normconstraints._parameters import Axis, Number, assign, check_axis, check_number
 from normconstraints._random import Draw
 from normconstraints.constraint import (
+    Ball,
     HasDualNorm,
     HasLMO,
     HasSample,
@@ -55,7 +56,7 @@ def _excess(norms: Norms, max_value: Any) -> Decision:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class MaxNorm(Summed, InPlace, HasDualNorm, HasLMO, HasTangent, HasSample):
+class MaxNorm(Summed, InPlace, Ball, HasDualNorm, HasLMO, HasTangent, HasSample):
     r"""The Euclidean norm of every group is at most `max_value`.
 
     .. math:: \{ w : \|w_G\|_2 \le r \text{ for every group } G \}

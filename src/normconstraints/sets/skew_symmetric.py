@@ -10,7 +10,7 @@ from normconstraints._array import Array, Namespace
 from normconstraints._oracle import Entry, Group, differences, length
 from normconstraints._parameters import Axis, assign, check_two_axes
 from normconstraints._structure import MatrixGroups, half, symmetric
-from normconstraints.constraint import Convex, Grouped, HasTangent, register
+from normconstraints.constraint import Convex, Grouped, HasTangent, HasVJP, register
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -25,7 +25,7 @@ def project_skew_symmetric(w: Array, *, axis: Axis = (-2, -1)) -> Array:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class SkewSymmetric(Grouped, Convex, HasTangent):
+class SkewSymmetric(Grouped, Convex, HasTangent, HasVJP):
     r"""Every matrix is skew-symmetric; if complex, skew-Hermitian.
 
     .. math:: \{ W : W = -W^H \}
@@ -79,6 +79,10 @@ class SkewSymmetric(Grouped, Convex, HasTangent):
     def _tangent(self, w: Array, g: Array, xp: Namespace) -> Array:
         m = MatrixGroups(g, self.axis, "SkewSymmetric", square=True, sums=True)
         return m.along(lambda x: half(x, m, -1.0), w)
+
+    def _vjp(self, w: Array, result: Array, g: Array, xp: Namespace) -> Array:
+        m = MatrixGroups(w, self.axis, "SkewSymmetric", square=True)
+        return m.pulled_back(lambda x: half(x, m, -1.0), g)
 
 
 def slow_projection(group: Group) -> Group:

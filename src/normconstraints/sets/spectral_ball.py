@@ -5,12 +5,21 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, final
 
+from normconstraints import _array
 from normconstraints._array import Array, Namespace
+from normconstraints._groups import Groups
 from normconstraints._matrix_oracle import singular_values, with_singular_values
 from normconstraints._oracle import Group, positive
 from normconstraints._parameters import Axis, Number, assign, check_number, check_two_axes
-from normconstraints._spectral import Change, SingularSpectra
-from normconstraints.constraint import Convex, Decomposed, HasVJP, register
+from normconstraints._spectral import Change, SingularSpectra, below_bound
+from normconstraints.constraint import (
+    Decomposed,
+    HasDualNorm,
+    HasLMO,
+    HasTangent,
+    HasVJP,
+    register,
+)
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -25,15 +34,66 @@ def project_spectral_ball(w: Array, radius: Number, *, axis: Axis = (-2, -1)) ->
 def _capped(s: SingularSpectra, y: Array, radius: Number) -> Change:
     r = s.number(radius, "radius")
     inside = y <= r
-    largest = s.vectors(y).max(y)
-    return Change(s.xp.where(inside, y, r), largest - r, inside)
+    return Change(s.xp.where(inside, y, r), s.vectors(y).max(y) - r, inside)
 
 
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class SpectralBall(Decomposed, Convex, HasVJP):
-    r"""The largest singular value of every matrix is at most `radius`."""
+class SpectralBall(Decomposed, HasDualNorm, HasLMO, HasTangent, HasVJP):
+    r"""The largest singular value of every matrix is at most `radius`.
+
+    .. math:: \{ W : \|W\|_2 = \sigma_1(W) \le r \}
+
+    So no input is made longer than r times by it: a bound of the Lipschitz constant of a layer.
+
+    Parameters
+    ----------
+    radius : float or array
+        The bound r >= 0, in the units of the weights: one number, or an array (or nested tuples)
+        that broadcasts against the matrices.
+    axis : tuple of two int, default (-2, -1)
+        The axes of the rows and of the columns; all other axes are batch.
+
+    Raises
+    ------
+    TypeError
+        If `axis` is no tuple of integers or `radius` is no number.
+    ValueError
+        If `axis` has not two entries or `radius` is out of its range.
+
+    Notes
+    -----
+    The projection is unique: the singular values above r become r, and the others stay. To divide
+    the matrix by its largest singular value, as spectral normalization does, is another map, which
+    makes all of them smaller. Cost: a singular value decomposition. Matrices with no singular value
+    above r, to 2 eps, come back bit for bit.
+
+    Accuracy: half precision and float32 are decomposed in float64, where the library has it, and
+    the largest singular value is then within 4 eps of r. Elsewhere it is within what the
+    decomposition is off by, :math:`2 (8 + (mn)^{1/4})` eps at most, mostly a quarter of that.
+
+    Gradient: divided differences of the capped singular values, finite and right where values are
+    equal or 0 (`HasVJP`); without an adapter the library differentiates its own decomposition,
+    which gives NaN there. Matrices with NaN or infinity come back as they are.
+
+    The violation is :math:`\sigma_1 - r`. The linear minimiser is :math:`-r U V^H`, the step of
+    Muon; the dual norm is the sum of the singular values.
+
+    References
+    ----------
+    T. Miyato et al., "Spectral normalization for generative adversarial networks", ICLR 2018. A. S.
+    Lewis, "The convex analysis of unitarily invariant matrix functions", J. Convex Analysis 2
+    (1995). T. Pethick et al., "Training deep learning models with norm-constrained LMOs", ICML
+    2025.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> SpectralBall(2.0)(np.array([[3.0, 0.0], [0.0, 1.0]]))
+    array([[2., 0.],
+           [0., 1.]])
+    """
 
     radius: Number
     _: KW_ONLY
@@ -46,16 +106,34 @@ class SpectralBall(Decomposed, Convex, HasVJP):
             axis=check_two_axes(self, self.axis),
         )
 
+    def _spectra(self, w: Array) -> SingularSpectra:
+        return SingularSpectra(w, self.axis, "SpectralBall")
+
     def _project(self, w: Array, xp: Namespace) -> Array:
         return project_spectral_ball(w, self.radius, axis=self.axis)
 
     def _violation(self, w: Array, xp: Namespace) -> Array:
-        s = SingularSpectra(w, self.axis, "SpectralBall")
+        s = self._spectra(w)
         return s.violation(lambda y: _capped(s, y, self.radius))
 
     def _vjp(self, w: Array, result: Array, g: Array, xp: Namespace) -> Array:
-        s = SingularSpectra(w, self.axis, "SpectralBall")
+        s = self._spectra(w)
         return s.pulled_back(lambda y: _capped(s, y, self.radius), g, convex=True)
+
+    def _lmo(self, g: Array, xp: Namespace) -> Array:
+        s = self._spectra(g)
+        return s.with_values(lambda y: -s.number(self.radius, "radius") * xp.ones_like(y))
+
+    def _dual_norm(self, g: Array, xp: Namespace) -> Array:
+        s = self._spectra(g)
+        return s.norm(lambda y: s.vectors(y).sum(y))
+
+    def _tangent(self, w: Array, g: Array, xp: Namespace) -> Array:
+        s = self._spectra(w)
+        with _array.quiet(xp):
+            part = below_bound(s, s.number(self.radius, "radius"), g)
+            groups = Groups(g, self.axis, "SpectralBall", allow_complex=True)
+            return groups.put_back(part, s.groups.finite & groups.finite)
 
 
 def slow_projection(group: Group, radius: Decimal, shape: tuple[int, int]) -> Group:
@@ -73,7 +151,4 @@ def slow_violation(group: Group, radius: Decimal, shape: tuple[int, int]) -> Dec
 SHAPE = (5, 3)
 """That of most inputs of the suite: small ones, for exact decompositions take long."""
 
-EXAMPLES: tuple[Any, ...] = (
-    SpectralBall(1.0),
-    SpectralBall(0.3, axis=(0, 1)),
-)
+EXAMPLES: tuple[Any, ...] = (SpectralBall(1.0), SpectralBall(0.3, axis=(0, 1)))

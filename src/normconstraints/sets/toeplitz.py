@@ -9,7 +9,7 @@ from normconstraints._array import Array, Namespace
 from normconstraints._oracle import Group, differences, length, mean
 from normconstraints._parameters import Axis, assign, check_two_axes
 from normconstraints._structure import MatrixGroups, constant_diagonals, diagonal_means
-from normconstraints.constraint import Convex, Grouped, HasTangent, register
+from normconstraints.constraint import Convex, Grouped, HasTangent, HasVJP, register
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -24,7 +24,7 @@ def project_toeplitz(w: Array, *, axis: Axis = (-2, -1)) -> Array:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class Toeplitz(Grouped, Convex, HasTangent):
+class Toeplitz(Grouped, Convex, HasTangent, HasVJP):
     r"""Every diagonal of every matrix is constant.
 
     .. math:: \{ W : w_{i,j} = w_{i+1,j+1} \text{ for all } i, j \}
@@ -78,6 +78,10 @@ class Toeplitz(Grouped, Convex, HasTangent):
     def _tangent(self, w: Array, g: Array, xp: Namespace) -> Array:
         m = MatrixGroups(g, self.axis, "Toeplitz", sums=True)
         return m.along(lambda x: diagonal_means(x, m), w)
+
+    def _vjp(self, w: Array, result: Array, g: Array, xp: Namespace) -> Array:
+        m = MatrixGroups(w, self.axis, "Toeplitz")
+        return m.pulled_back(lambda x: diagonal_means(x, m), g)
 
 
 def slow_projection(group: Group, shape: tuple[int, int]) -> Group:

@@ -21,7 +21,7 @@ from normconstraints._parameters import (
 )
 from normconstraints._random import Draw
 from normconstraints._threshold import of_dirichlet, onto_weighted_simplex
-from normconstraints.constraint import Grouped, HasDualNorm, HasLMO, HasSample, register
+from normconstraints.constraint import Ball, Grouped, HasDualNorm, HasLMO, HasSample, register
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -52,7 +52,7 @@ def _excess(groups: Groups, radius: Any, weights: Any) -> tuple[Array, Array]:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class WeightedL1Ball(Grouped, HasDualNorm, HasLMO, HasSample):
+class WeightedL1Ball(Grouped, Ball, HasDualNorm, HasLMO, HasSample):
     r"""The moduli of every group, each times a weight, sum to at most `radius`.
 
     .. math:: \{ w : \textstyle\sum_{i \in G} c_i |w_i| \le r \text{ for every group } G \}
