@@ -535,6 +535,18 @@ def places(ones: Array, axis: int, xp: Namespace) -> Array:
     return running_sum(xp.astype(ones, xp.int32), axis, xp)
 
 
+def settled(x: Array, xp: Namespace) -> Array:
+    """`x` as numbers that are the same wherever they are used, and a constant to autodiff.
+
+    XLA may compute anew what is used twice, for a GPU in another order or with other roundings: a
+    norm was then not equal to the largest norm that it was itself.
+    """
+    if not (_is_jax(xp) and is_traced(x)):
+        return x
+    lax = sys.modules["jax"].lax
+    return lax.optimization_barrier(lax.stop_gradient(x))
+
+
 def repeat(turn: Callable[[Any], Any], state: Any, count: int, xp: Namespace) -> Any:
     """`turn` so many times; where JAX traces, one of them is compiled and not each."""
     if _is_jax(xp) and any(is_traced(leaf) for leaf in _leaves(state)):

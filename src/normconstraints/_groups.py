@@ -167,6 +167,11 @@ class Groups:
         flat = self.flat(mask)
         return self.unflat(flat & (running_count(flat, self.xp) == 1))
 
+    def top(self, x: Array) -> Array:
+        """The largest entry of each group alone: ties go to the lowest index."""
+        x = _array.settled(x, self.xp)
+        return self.first(x == self.max(x))
+
     def largest(self, x: Array, k: int) -> Array:
         """The `k` largest entries of each group, of ties those with the lowest index."""
         if k >= self.size:
@@ -347,7 +352,7 @@ def entry_at(x: Array, place: Any, xp: Namespace, places: Array | None = None) -
 def largest(x: Array, k: int, xp: Namespace) -> Array:
     """The `k` largest entries along the last axis, of ties those with the lowest index."""
     # From sorted values and not from sorted indices: those of a device without int64 are refused.
-    size = x.shape[-1]
+    x, size = _array.settled(x, xp), x.shape[-1]
     bound = entry_at(xp.sort(x, axis=-1), size - k + 1, xp)
     above, ties = x > bound, x == bound
     free = k - xp.sum(xp.astype(above, xp.int32), axis=-1, keepdims=True, dtype=xp.int32)

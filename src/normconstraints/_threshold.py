@@ -223,7 +223,7 @@ def onto_l1_sphere(
 def extreme(groups: Groups, radius: Any) -> Array:
     """`radius` against the direction of the entry of largest modulus, 0 elsewhere."""
     xp, y = groups.xp, Polar(groups)
-    chosen = groups.first(y.sizes == groups.max(y.sizes))
+    chosen = groups.top(y.sizes)
     ends = y.with_sizes(xp.where(chosen, -radius * xp.ones_like(y.sizes), 0.0))
     return groups.put_back(ends, xp.ones_like(chosen))
 

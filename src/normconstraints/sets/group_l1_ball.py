@@ -158,7 +158,7 @@ class GroupL1Ball(Grouped, Ball, HasDualNorm, HasLMO, HasSample):
         inner = self._inner(g)
         groups, norms = inner.groups, inner.norms
         radius = groups.number(self.radius, "radius") * (1 - 4 * groups.precision.unit)
-        chosen = inner.outer.first(inner.lengths == inner.outer.max(inner.lengths))
+        chosen = inner.outer.top(inner.lengths)
         zero = norms.scaled == 0
         direction = inner.measured * (-radius / xp.where(zero, 1.0, norms.scaled))
         ends = xp.where(chosen & ~zero, direction, xp.zeros_like(direction))

@@ -229,8 +229,7 @@ class L1InfBall(Grouped, Ball, HasDualNorm, HasLMO, HasSample):
     def _lmo(self, g: Array, xp: Namespace) -> Array:
         rows = _Rows(g, self.axis, self.group_axis)
         radius = rows.groups.number(self.radius, "radius") * (1 - 4 * rows.groups.precision.unit)
-        sums = rows.within.sum(rows.sizes)
-        chosen = rows.across.first(sums == rows.across.max(sums))
+        chosen = rows.across.top(rows.within.sum(rows.sizes))
         lengths = xp.where(chosen & (rows.sizes > 0), -radius, 0.0 * rows.sizes)
         ends = rows.polar.with_sizes(lengths)
         return rows.groups.put_back(ends, xp.ones_like(ends, dtype=xp.bool))

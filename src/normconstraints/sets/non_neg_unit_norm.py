@@ -54,7 +54,7 @@ def _furthest(groups: Groups, x: Array) -> Array:
     pointed = norms.scaled > 0
     there = lengthen(above, norms, 1.0, pointed & norms.finite, groups.precision)
     wide = groups.widen(x)
-    top = groups.first(wide == groups.max(wide))
+    top = groups.top(wide)
     return xp.where(pointed, there, xp.astype(top, x.dtype))
 
 

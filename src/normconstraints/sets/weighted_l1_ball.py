@@ -130,7 +130,7 @@ class WeightedL1Ball(Grouped, Ball, HasDualNorm, HasLMO, HasSample):
         r, c = groups.number(self.radius, "radius"), groups.entries(self.weights, "weights")
         y = Polar(groups)
         gain = y.sizes / c
-        chosen = groups.first(gain == groups.max(gain))
+        chosen = groups.top(gain)
         length = -r * (1 - 4 * groups.precision.unit) / c * xp.ones_like(gain)
         return groups.put_back(y.with_sizes(xp.where(chosen, length, 0.0)), xp.ones_like(chosen))
 

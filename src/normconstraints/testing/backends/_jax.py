@@ -209,5 +209,5 @@ class JaxGpu(JaxJit):
 class JaxGpuX64(JaxGpu):
     name = "jax gpu x64"
     x64 = True
-    dtypes: ClassVar[tuple[str, ...]] = (*HALF, *SINGLE, *DOUBLE)
-    wide: ClassVar[tuple[str, ...]] = (*HALF, *SINGLE)
+    dtypes: ClassVar[tuple[str, ...]] = (*SINGLE, *DOUBLE)
+    wide: ClassVar[tuple[str, ...]] = SINGLE
