@@ -30,12 +30,12 @@ def with_singular_values(group: Group, shape: tuple[int, ...], change: Map) -> G
         changed = _once(change, [values[i] for i in order], group)
         found = [[x * 0 for x in row] for row in _rows(columns)]
         left = [[x / values[i] for x in columns[i]] if values[i] else [] for i in range(size)]
-        _complete(left)
+        _complete(left, columns[0])
         for i, value in zip(order, changed, strict=True):
             for a, row in zip(left[i], found, strict=True):
                 for j, b in enumerate(right[i]):
                     row[j] += value * a * b
-        return _unreal(_rows(found) if wide else found, group)
+        return group_of(_rows(found) if wide else found, group)
 
 
 def singular_values(group: Group, shape: tuple[int, ...]) -> Vector:
@@ -55,7 +55,7 @@ def with_eigenvalues(group: Group, shape: tuple[int, ...], change: Map) -> Group
             for a, row in zip(vectors[i], found, strict=True):
                 for j, b in enumerate(vectors[i]):
                     row[j] += value * a * b
-        return _unreal(found, group)
+        return group_of(found, group)
 
 
 def eigenvalues(group: Group, shape: tuple[int, ...]) -> Vector:
@@ -66,12 +66,12 @@ def eigenvalues(group: Group, shape: tuple[int, ...]) -> Vector:
 
 def asymmetry(group: Group, shape: tuple[int, ...]) -> Decimal:
     """The length of the part that is no self-adjoint matrix."""
-    return length(differences(group, _unreal(_symmetric(_real(group, shape)), group)))
+    return length(differences(group, group_of(_symmetric(real_matrix(group, shape)), group)))
 
 
 def determinant_sign(group: Group, shape: tuple[int, ...]) -> int:
     """1 or -1 as the determinant of a real matrix is, 1 if it is 0, by elimination."""
-    rows, sign = [list(row) for row in _real(group, shape)], 1
+    rows, sign = [list(row) for row in real_matrix(group, shape)], 1
     with _digits(group):
         for i in range(len(rows)):
             pivot = max(range(i, len(rows)), key=lambda j: abs(rows[j][i]))
@@ -91,7 +91,7 @@ def determinant_sign(group: Group, shape: tuple[int, ...]) -> int:
 
 def _singular(group: Group, shape: tuple[int, ...]) -> tuple[Matrix, Matrix, Vector, bool]:
     """Columns at right angles, the right vectors, the lengths, and whether it is transposed."""
-    matrix = _real(group, shape)
+    matrix = real_matrix(group, shape)
     wide = len(matrix) < len(matrix[0])
     columns = matrix if wide else _rows(matrix)
 
@@ -104,40 +104,46 @@ def _singular(group: Group, shape: tuple[int, ...]) -> tuple[Matrix, Matrix, Vec
             moving = False
             for p in range(len(columns)):
                 for q in range(p + 1, len(columns)):
-                    a, b = _dot(columns[p], columns[p]), _dot(columns[q], columns[q])
-                    c = _dot(columns[p], columns[q])
+                    a, b = dot(columns[p], columns[p]), dot(columns[q], columns[q])
+                    c = dot(columns[p], columns[q])
                     if abs(c) <= small * (a * b).sqrt():
                         continue
                     moving = True
                     turn = _rotation(a, b, c)
                     _rotate(columns, p, q, turn)
                     _rotate(right, p, q, turn)
-        return columns, right, [_dot(c, c).sqrt() for c in columns], wide
+        return columns, right, [dot(c, c).sqrt() for c in columns], wide
 
 
 def _eigen(group: Group, shape: tuple[int, ...]) -> tuple[Matrix, Vector]:
     """The eigenvectors and the eigenvalues of the self-adjoint part."""
-    with _digits(group) as context:
-        a = _symmetric(_real(group, shape))
-        n = len(a)
-        vectors = _unit(n, a[0][0])
-        size = sum((_dot(row, row) for row in a), a[0][0] * 0).sqrt()
-        small = size * (size * 0 + 10) ** (5 - context.prec)
-        moving = True
-        while moving:
-            moving = False
-            for p in range(n):
-                for q in range(p + 1, n):
-                    if abs(a[p][q]) <= small:
-                        continue
-                    moving = True
-                    turn = _rotation(a[p][p], a[q][q], a[p][q])
-                    _rotate(a, p, q, turn)
-                    a = _rows(a)
-                    _rotate(a, p, q, turn)
-                    a = _rows(a)
-                    _rotate(vectors, p, q, turn)
-        return vectors, [a[i][i] for i in range(n)]
+    with _digits(group):
+        return eigensystem(_symmetric(real_matrix(group, shape)))
+
+
+def eigensystem(a: Matrix) -> tuple[Matrix, Vector]:
+    """The eigenvectors and the eigenvalues of a symmetric matrix, to the digits of the context."""
+    import decimal
+
+    n = len(a)
+    vectors = _unit(n, a[0][0])
+    size = sum((dot(row, row) for row in a), a[0][0] * 0).sqrt()
+    small = size * (size * 0 + 10) ** (5 - decimal.getcontext().prec)
+    moving = True
+    while moving:
+        moving = False
+        for p in range(n):
+            for q in range(p + 1, n):
+                if abs(a[p][q]) <= small:
+                    continue
+                moving = True
+                turn = _rotation(a[p][p], a[q][q], a[p][q])
+                _rotate(a, p, q, turn)
+                a = _rows(a)
+                _rotate(a, p, q, turn)
+                a = _rows(a)
+                _rotate(vectors, p, q, turn)
+    return vectors, [a[i][i] for i in range(n)]
 
 
 def _rotation(a: Decimal, b: Decimal, c: Decimal) -> tuple[Decimal, Decimal]:
@@ -156,25 +162,19 @@ def _rotate(rows: Matrix, p: int, q: int, turn: tuple[Decimal, Decimal]) -> None
     rows[q] = [s * a + c * b for a, b in zip(x, y, strict=True)]
 
 
-def _complete(vectors: Matrix) -> None:
+def _complete(vectors: Matrix, like: Vector) -> None:
     """Fill in what is empty, with directions at right angles to all others."""
-    size = max((len(v) for v in vectors), default=0) or len(vectors)
+    size = len(like)
+    one = like[0] * 0 + 1
     for i, v in enumerate(vectors):
         if v:
             continue
-        known = [u for u in vectors if u]
-        one = known[0][0] * 0 + 1 if known else None
-        if one is None:
-            from decimal import Decimal
-
-            one = Decimal(1)
         for place in range(size):
             x = [one * (j == place) for j in range(size)]
-            for _ in range(2):
-                for u in known:
-                    t = _dot(u, x)
-                    x = [a - t * b for a, b in zip(x, u, strict=True)]
-            if (square := _dot(x, x)) > one / (2 * size):
+            for u in [u for u in vectors if u] * 2:
+                t = dot(u, x)
+                x = [a - t * b for a, b in zip(x, u, strict=True)]
+            if (square := dot(x, x)) > one / (2 * size):
                 vectors[i] = [a / square.sqrt() for a in x]
                 break
 
@@ -202,7 +202,7 @@ def _each_once(values: Vector, group: Group) -> Vector:
     return values[:: len(group[0])]
 
 
-def _real(group: Group, shape: tuple[int, ...]) -> Matrix:
+def real_matrix(group: Group, shape: tuple[int, ...]) -> Matrix:
     """A group as a real matrix, (a, -b; b, a) if it is a + ib."""
     rows, cols = shape
     parts = [
@@ -216,7 +216,7 @@ def _real(group: Group, shape: tuple[int, ...]) -> Matrix:
     return top + [[*b, *a] for a, b in zip(re, im, strict=True)]
 
 
-def _unreal(matrix: Matrix, group: Group) -> Group:
+def group_of(matrix: Matrix, group: Group) -> Group:
     """The group of a real matrix."""
     if len(group[0]) == 1:
         return [(x,) for row in matrix for x in row]
@@ -239,6 +239,23 @@ def _unit(size: int, like: Decimal) -> Matrix:
     return [[like * 0 + int(i == j) for j in range(size)] for i in range(size)]
 
 
-def _dot(a: Vector, b: Vector) -> Decimal:
+def dot(a: Vector, b: Vector) -> Decimal:
     products = [x * y for x, y in zip(a, b, strict=True)]
     return sum(products[1:], products[0])
+
+
+def solved(matrix: Matrix, right: Vector) -> Vector:
+    """The solution of a linear system, by elimination with pivots."""
+    n = len(right)
+    rows = [[*row, b] for row, b in zip(matrix, right, strict=True)]
+    for a in range(n):
+        pivot = max(range(a, n), key=lambda i: abs(rows[i][a]))
+        rows[a], rows[pivot] = rows[pivot], rows[a]
+        for b in range(a + 1, n):
+            factor = rows[b][a] / rows[a][a]
+            rows[b] = [x - factor * y for x, y in zip(rows[b], rows[a], strict=True)]
+    found: Vector = []
+    for row in reversed([row[i:] for i, row in enumerate(rows)]):
+        known = dot(row[1:-1], found) if found else row[0] * 0
+        found = [(row[-1] - known) / row[0], *found]
+    return found

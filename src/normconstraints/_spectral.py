@@ -224,7 +224,7 @@ class Spectra(ABC):
         # in range that 0 times it is 0. (array_api_compat's clip for CuPy waits for the device.)
         least, most = 0.0, 1.0
         if not convex:
-            most = 2.0 ** (p.exponent - 24 if p.wide is None or p.scaled else 1000)
+            most = 2.0 ** ((p.exponent if p.wide is None else 128) - 24)
             least = -most
         found = xp.where(found > most, most, xp.where(found < least, least, found))
         return xp.where(b == 0, xp.astype(free, found.dtype), found)

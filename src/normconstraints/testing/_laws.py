@@ -144,9 +144,10 @@ class Case:
         for i, (group, way, at) in enumerate(
             zip(groups, ways, self.oracle.project(self.seen), strict=True)
         ):
-            if not (step := self.noise(group)):
+            if not _finite(group):
                 found.append(Decimal(0))
                 continue
+            step = self.noise(group) or Decimal(self.form.smallest)
             near = _exact.along(group, way, step / _exact.norm(way))
             (there,) = self.oracle.project_one(near, self.seen.shape, i)
             # A direction at random has its share only of the worst one.
