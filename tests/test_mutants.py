@@ -602,9 +602,30 @@ MUTANTS = [
     Mutant(
         "members found by their mean, which is rounded",
         "_structure",
-        "return self.groups.put_back(found, ~member)",
-        "return self.groups.put_back(found, self.groups.finite)",
+        "self.groups.put_back(found, ~member | ((found == w) & (w != 0)))",
+        "self.groups.put_back(found, self.groups.finite)",
         nc.Toeplitz(),
+    ),
+    Mutant(
+        "heaps of tied entries filled with one of them, not with zeros",
+        "sets.tied",
+        "self.xp.concat([x, self.xp.zeros_like(x[..., :1])], axis=-1)",
+        "self.xp.concat([x, x[..., :1]], axis=-1)",
+        nc.Tied((7, -1, -1, 7, 0, -1)),
+    ),
+    Mutant(
+        "means of tied entries over the last of the axes that ids leave out",
+        "sets.tied",
+        "spread *= size",
+        "spread = size",
+        nc.Tied(0),
+    ),
+    Mutant(
+        "positive entries taken for tied ones",
+        "sets.tied",
+        "return groups.every(self.back(w == first))",
+        "return groups.every(self.back(w == first) | (groups.w > 0))",
+        nc.Tied(0, axis=0),
     ),
     Mutant(
         "transposed without the conjugate",

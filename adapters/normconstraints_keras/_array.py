@@ -209,6 +209,9 @@ class _Namespace:
     def stack(self, arrays: Sequence[Array], *, axis: int) -> Array:
         return Array(ops.stack([a.tensor for a in arrays], axis=axis))
 
+    def take(self, x: Array, indices: Array, *, axis: int) -> Array:
+        return Array(ops.take(x.tensor, indices.tensor, axis=axis))
+
     def matrix_transpose(self, x: Array) -> Array:
         return Array(ops.swapaxes(x.tensor, -1, -2))
 

@@ -106,12 +106,12 @@ def _halved(x: Array, axis: int, xp: Namespace) -> Array:
     if not x.shape[axis]:
         return xp.sum(x, axis=axis, keepdims=True)
     while x.shape[axis] > 1:
-        first, second, odd = _halves(x, axis)
+        first, second, odd = halves(x, axis)
         x = xp.concat([first + second, odd], axis=axis)
     return x
 
 
-def _halves(x: Array, axis: int) -> tuple[Array, Array, Array]:
+def halves(x: Array, axis: int) -> tuple[Array, Array, Array]:
     """Two halves of an axis, and the entry that is over, if there is one."""
     before = (slice(None),) * axis
     length, half = x.shape[axis], x.shape[axis] // 2
@@ -134,12 +134,12 @@ def sum_of_squares(x: Array, groups: Groups) -> tuple[Array, Array]:
     errors = _rounding(x, x, squares, _splitter(groups))
     for axis in groups.axes:
         while squares.shape[axis] > 1:
-            first, second, odd = _halves(squares, axis)
+            first, second, odd = halves(squares, axis)
             total = first + second
             back = total - first
             error = (first - (total - back)) + (second - back)
             squares = xp.concat([total, odd], axis=axis)
-            first, second, odd = _halves(errors, axis)
+            first, second, odd = halves(errors, axis)
             errors = xp.concat([error + (first + second), odd], axis=axis)
     return squares, errors
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, final
 
 from normconstraints import _array
 from normconstraints._array import Array, Namespace
+from normconstraints._linear import halves
 from normconstraints._oracle import Group, differences, length, mean
 from normconstraints._parameters import PLACES, Axis, as_numbers, assign, check_axis, is_array
 from normconstraints._structure import Averages
@@ -265,38 +266,53 @@ class _Ties(Averages):
 
     def means(self, x: Array) -> Array:
         """Every entry with the mean of those that have its id."""
-        found = self._rough_means(x)
-        if self.groups.precision.wide is not None:
-            return found
-        # The mean is rounded in proportion to the entries; that of what is left, to what is left.
-        return found + self._rough_means(x - found)
-
-    def _rough_means(self, x: Array) -> Array:
         xp, places, batch = self.xp, self._places, tuple(x.shape[:-1])
-        spread = 1
+        low, spread = None, 1
         if self._ids != self._whole:
             x = xp.reshape(x, (*batch, *self._whole))
-            wide = []
             for axis, (one, size) in enumerate(
                 zip(self._ids, self._whole, strict=True), len(batch)
             ):
                 if one < size:
-                    wide.append(axis)
+                    x, low = self._sum(x, low, axis)
                     spread *= size
-            x = xp.reshape(_array.accurate_sum(x, tuple(wide), xp), (*batch, len(places.row)))
-        padded = xp.concat([x, xp.zeros_like(x[..., :1])], axis=-1)
+            x = xp.reshape(x, (*batch, len(places.row)))
+        padded = self._padded(x)
+        low = None if low is None else self._padded(xp.reshape(low, tuple(x.shape)))
         sums = []
         for heap, (numbers, size) in enumerate(places.heaps):
-            rows = self._take(padded, heap)
-            if size > 1:
-                rows = xp.reshape(rows, (*batch, len(numbers) // size, size))
-                rows = xp.squeeze(_array.accurate_sum(rows, (len(batch) + 1,), xp), axis=-1)
-            sums.append(rows)
+            shape = (*batch, len(numbers) // size, size)
+            rows = xp.reshape(self._take(padded, heap), shape)
+            below = None if low is None else xp.reshape(self._take(low, heap), shape)
+            rows, below = self._sum(rows, below, len(batch) + 1)
+            sums.append(xp.squeeze(rows if below is None else rows + below, axis=-1))
         total = xp.concat(sums, axis=-1) if len(sums) > 1 else sums[0]
-        dtype = self.groups.precision.accumulator
-        counts = self._array("counts", places.counts, x, dtype)
+        counts = self._array("counts", places.counts, x, self.groups.precision.accumulator)
         mean = total / (counts if spread == 1 else counts * spread)
         return self._over_group(self._take(mean, "row"))
+
+    def _padded(self, x: Array) -> Array:
+        return self.xp.concat([x, self.xp.zeros_like(x[..., :1])], axis=-1)
+
+    def _sum(self, x: Array, low: Array | None, axis: int) -> tuple[Array, Array | None]:
+        """The sum over an axis, which is kept, and what rounding took from it.
+
+        A mean may be much smaller than the entries. Where nothing wider computes, the rounding of
+        each sum of two is exact (D. Knuth, The Art of Computer Programming 2, section 4.2.2), and
+        is added up beside.
+        """
+        xp = self.xp
+        if self.groups.precision.wide is not None or not x.shape[axis]:
+            return _array.accurate_sum(x, (axis,), xp), None
+        low = xp.zeros_like(x) if low is None else low
+        while x.shape[axis] > 1:
+            (a, b, odd), (c, d, odd_low) = halves(x, axis), halves(low, axis)
+            both = a + b
+            second = both - a
+            lost = (a - (both - second)) + (b - second)
+            x = xp.concat([both, odd], axis=axis)
+            low = xp.concat([c + d + lost, odd_low], axis=axis)
+        return x, low
 
 
 def slow_projection(group: Group, ids: Any, shape: tuple[int, ...]) -> Group:
