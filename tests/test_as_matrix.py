@@ -124,6 +124,25 @@ def test_square_matrices(c: Any) -> None:
         AsMatrix(c, rows=0)(w)
 
 
+def test_spectral_norms_of_kernels() -> None:
+    w = normal((4, 3, 2, 2))
+    ball = AsMatrix(nc.SpectralBall(1.0), rows=0)
+    p = ball(w)
+    assert np.linalg.norm(p.reshape(4, 12), 2) <= 1 + 1e-14
+    np.testing.assert_allclose(p.reshape(4, 12), nc.SpectralBall(1.0)(w.reshape(4, 12)), atol=1e-15)
+    keras = AsMatrix(nc.SpectralBall(1.0), rows=-1, cols=(2, 0, 1))
+    np.testing.assert_allclose(keras(w.transpose(2, 3, 1, 0)), p.transpose(2, 3, 1, 0), atol=1e-14)
+    # What spectral optimisers ask of a kernel: the nearest matrix with singular values of 1.
+    v = nc.lmo(ball, w).reshape(4, 12)
+    np.testing.assert_allclose(v @ v.T, np.eye(4), atol=1e-14)
+    assert nc.dual_norm(ball, w) == pytest.approx(np.linalg.norm(w.reshape(4, 12), "nuc"))
+    # Singular values that are all the same have a derivative, which the set states.
+    t = torch.tensor(2.0 * v.reshape(w.shape), requires_grad=True)
+    ball(t).backward(torch.tensor(w))
+    assert t.grad is not None
+    assert torch.all(torch.isfinite(t.grad))
+
+
 def test_what_is_left_out_has_the_other_axes() -> None:
     w, c = normal(KERNEL), nc.MaxNorm(0.7, axis=-1)
     for left, whole in [
