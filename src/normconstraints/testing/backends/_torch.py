@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
 import numpy as np
 
-from normconstraints.constraint import Constraint
+from normconstraints.constraint import Constraint, Decomposed
 from normconstraints.testing.backends._base import DOUBLE, HALF, SINGLE, Array, Backend
 
 
@@ -259,16 +259,22 @@ class TorchCuda(Torch):
         return super().numpy(w.cpu())
 
     def project(self, constraint: Constraint, w: Array) -> Array:
-        with never_waiting():
+        with _watched(constraint):
             return constraint.project(w)
 
     def violation(self, constraint: Constraint, w: Array) -> Array:
-        with never_waiting():
+        with _watched(constraint):
             return constraint.violation(w)
 
     def call(self, function: functools.partial[Array], *arrays: Array) -> Array:
-        with never_waiting():
+        with _watched(*function.args):
             return function(*arrays)
+
+
+def _watched(*given: Any) -> AbstractContextManager[Any]:
+    """`never_waiting`, but for decompositions: torch's ask the device whether they converged."""
+    waits = any(isinstance(x, Decomposed) for x in given)
+    return nullcontext() if waits else never_waiting()
 
 
 @contextmanager
