@@ -195,6 +195,14 @@ MUTANTS = [
         ("strict", "torch no sync", "jax jit", "cupy double"),
     ),
     Mutant(
+        "host sync: a linear system that raises if it is singular",
+        "_array",
+        "return _torch.linalg.solve_ex(a, b)[0]",
+        "return xp.linalg.solve(a, b)",
+        nc.Birkhoff(axis=(-2, -1)),
+        ("torch no sync",),
+    ),
+    Mutant(
         "host sync: float() of a norm",
         "_norms",
         "    zero = squares == 0\n",
