@@ -58,6 +58,9 @@ Find: TypeAlias = Callable[[Array], Change]
 class Spectra(ABC):
     """The singular values or the eigenvalues of the matrices of a weight, as vectors."""
 
+    roundings = 1
+    """How many times the errors of a decomposition those of the method are."""
+
     def __init__(self, w: Array, axis: Axis, owner: str, *, square: bool = False) -> None:
         """Take the matrices; those with NaN or infinity count as zero, no library decomposes them.
 
@@ -104,7 +107,8 @@ class Spectra(ABC):
         Half the tolerance: the other half is for what the projection itself rounds.
         """
         p, size = self.groups.precision, self.groups.size
-        return _array.tolerance(p.eps, size, wide=p.wide is not None, decomposed=True) / 2
+        found = _array.tolerance(p.eps, size, wide=p.wide is not None, decomposed=True) / 2
+        return found if p.wide is not None else found * self.roundings
 
     def _outside(self, y: Array, change: Change) -> Array:
         """The matrices that have to move, as groups of the weight."""

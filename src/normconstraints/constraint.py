@@ -367,6 +367,11 @@ class Decomposed(Grouped):
     needs: ClassVar[tuple[str, ...]] = ("svd",)
     """The functions of the `linalg` extension of the standard that it is made of."""
 
+    @property
+    def roundings(self) -> int:
+        """How many times the errors of a decomposition its own are."""
+        return 1
+
 
 class HasLMO(Constraint):
     """A bounded set over which a linear function is minimised in closed form."""

@@ -11,6 +11,7 @@ from normconstraints._oracle import Group
 from normconstraints._parameters import Axis, assign, check_two_axes
 from normconstraints._random import Draw
 from normconstraints._spectral import Change, SingularSpectra, along_orthogonal
+from normconstraints._spectral_methods import ROUNDINGS, SignSpectra, check_method
 from normconstraints.constraint import (
     Decomposed,
     HasLMO,
@@ -24,10 +25,14 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
 
-def project_orthogonal(w: Array, *, axis: Axis = (-2, -1)) -> Array:
+def project_orthogonal(w: Array, *, axis: Axis = (-2, -1), method: str = "svd") -> Array:
     """The nearest array with orthonormal columns, or rows if these are fewer; see `Orthogonal`."""
-    s = SingularSpectra(w, axis, "Orthogonal")
+    s = _spectra(w, axis, method)
     return s.nearest(lambda y: _ones(s, y))
+
+
+def _spectra(w: Array, axis: Axis, method: str) -> SingularSpectra:
+    return (SingularSpectra if method == "svd" else SignSpectra)(w, axis, "Orthogonal")
 
 
 def _ones(s: SingularSpectra, y: Array) -> Change:
@@ -49,20 +54,22 @@ class Orthogonal(Decomposed, HasLMO, HasTangent, HasSample, HasVJP):
     ----------
     axis : tuple of two int, default (-2, -1)
         The axes of the rows and of the columns; all other axes are batch.
+    method : "svd" or "polar", default "svd"
+        A singular value decomposition, or products of matrices alone, for accelerators.
 
     Raises
     ------
     TypeError
-        If `axis` is no tuple of integers.
+        If `axis` is no tuple of integers or `method` is no string.
     ValueError
-        If `axis` has not two entries.
+        If `axis` has not two entries or `method` is unknown.
 
     Notes
     -----
     The set is no convex one. The projection is the polar factor :math:`U V^H`, unique unless a
     singular value is 0; to orthonormalise by QR gives another matrix, which is further away. Cost
     and accuracy: those of `SpectralBall`. How far rounding of the weight moves the result is that
-    times the reciprocal of the smallest singular value.
+    times the largest singular value over the smallest.
 
     Gradient: that of the polar factor (`HasVJP`), finite and right for equal singular values, and 0
     along pairs of which both are 0, where there is none; without an adapter the library
@@ -76,7 +83,8 @@ class Orthogonal(Decomposed, HasLMO, HasTangent, HasSample, HasVJP):
     References
     ----------
     N. Higham, "Computing the polar decomposition, with applications", SIAM J. Sci. Stat. Comput. 7
-    (1986). P.-A. Absil, J. Malick, "Projection-like retractions on matrix manifolds", SIAM J.
+    (1986). N. Amsel et al., "The Polar Express: optimal matrix sign methods and their application
+    to the Muon algorithm", 2025. P.-A. Absil, J. Malick, "Projection-like retractions on matrix manifolds", SIAM J.
     Optimization 22 (2012).
 
     Examples
@@ -90,15 +98,25 @@ class Orthogonal(Decomposed, HasLMO, HasTangent, HasSample, HasVJP):
 
     _: KW_ONLY
     axis: Axis = (-2, -1)
+    method: str = "svd"
 
     def __post_init__(self) -> None:
-        assign(self, axis=check_two_axes(self, self.axis))
+        assign(
+            self,
+            axis=check_two_axes(self, self.axis),
+            method=check_method(self, self.method, ("svd", "polar")),
+        )
+
+    @property
+    def roundings(self) -> int:
+        """Products alone round more."""
+        return ROUNDINGS if self.method == "polar" else 1
 
     def _project(self, w: Array, xp: Namespace) -> Array:
-        return project_orthogonal(w, axis=self.axis)
+        return project_orthogonal(w, axis=self.axis, method=self.method)
 
     def _violation(self, w: Array, xp: Namespace) -> Array:
-        s = SingularSpectra(w, self.axis, "Orthogonal")
+        s = _spectra(w, self.axis, self.method)
         return s.violation(lambda y: _ones(s, y))
 
     def _vjp(self, w: Array, result: Array, g: Array, xp: Namespace) -> Array:
@@ -131,4 +149,8 @@ def slow_violation(group: Group, shape: tuple[int, int]) -> Decimal:
 SHAPE = (5, 3)
 """That of most inputs of the suite: small ones, for exact decompositions take long."""
 
-EXAMPLES: tuple[Any, ...] = (Orthogonal(), Orthogonal(axis=(1, 0)))
+EXAMPLES: tuple[Any, ...] = (
+    Orthogonal(),
+    Orthogonal(axis=(1, 0)),
+    Orthogonal(method="polar"),
+)

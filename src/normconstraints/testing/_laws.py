@@ -116,13 +116,16 @@ class Case:
 
     def ulps(self, size: int) -> Decimal:
         """How many units of the last place a result may be off."""
-        loose = 2 * tolerance(1.0, size, wide=False, decomposed=self.decomposed)
-        return Decimal(4 if self.wide else loose)
+        return Decimal(4 if self.wide else 2 * self.loose(size))
+
+    def loose(self, size: int) -> float:
+        """The tolerance in units of rounding where nothing wider computes."""
+        found = tolerance(1.0, size, wide=False, decomposed=self.decomposed)
+        return found * getattr(self.constraint, "roundings", 1)
 
     def relative(self, size: int) -> Decimal:
         """How far outside, relative to the bound, a result may be."""
-        eps = self.form.eps
-        return Decimal(tolerance(eps, size, wide=self.wide, decomposed=self.decomposed))
+        return Decimal(self.form.eps) * Decimal(4 if self.wide else self.loose(size))
 
     def noise(self, group: Group) -> Decimal:
         """What a decomposition rounds in a group."""
@@ -130,14 +133,13 @@ class Case:
             return Decimal(0)
         doubles = not self.wide or "float32" in (self.form.name, *self.backend.wide)
         eps = FORMATS["float64" if doubles else "float32"].eps if self.wide else self.form.eps
-        computing = tolerance(eps, len(group), wide=False, decomposed=True) / 2
-        return Decimal(computing) * _exact.norm(group)
+        return Decimal(eps * self.loose(len(group)) / 2) * _exact.norm(group)
 
     @functools.cached_property
     def doubt(self) -> list[Decimal]:
         """How far the exact projection of each group moves when that is rounded."""
         groups = _groups(self, self.seen)
-        if not self.decomposed or self.oracle is None or self.seen.size == 0:
+        if not isinstance(self.constraint, Decomposed) or self.oracle is None or not groups:
             return [Decimal(0)] * len(groups)
         ways = _groups(self, np.asarray(make("gaussian", self.seen.shape, self.form, salt="way")))
         found = []
@@ -148,10 +150,18 @@ class Case:
                 found.append(Decimal(0))
                 continue
             step = self.noise(group) or Decimal(self.form.smallest)
-            near = _exact.along(group, way, step / _exact.norm(way))
-            (there,) = self.oracle.project_one(near, self.seen.shape, i)
+            # A result shorter than what is rounded may end on the other side of the set, and the
+            # exact one does not move where it is on that side already: look both ways.
+            moved = Decimal(0)
+            for sign in (1, -1) if step > _exact.norm(at) else (1,):
+                near = _exact.along(group, way, sign * step / _exact.norm(way))
+                (there,) = self.oracle.project_one(near, self.seen.shape, i)
+                moved = max(moved, _exact.distance(there, at))
             # A direction at random has its share only of the worst one.
-            found.append(_exact.distance(there, at) * Decimal(len(group)).sqrt())
+            moved *= Decimal(len(group)).sqrt()
+            if self.constraint.roundings > 1 and isinstance(self.constraint, Convex):
+                moved = max(moved, step)  # not computed as if the weight were rounded
+            found.append(moved)
         return found
 
     def floor(self, size: int) -> Decimal:
@@ -442,7 +452,7 @@ def agreement(case: Case) -> None:
             continue
         ulp = float(case.form.ulp(Decimal(float(np.max(np.abs(a))))))
         off = float(np.max(np.abs(a - b)))
-        loose = 2 * tolerance(1.0, a.size, wide=False, decomposed=case.decomposed)
+        loose = 2 * case.loose(a.size)
         if off > loose * ulp + float(case.floor(1)) + 2 * float(case.doubt[i]):
             raise fail("agreement", group=index, off_by=f"{off / ulp:.3g} ulp")
 
@@ -663,6 +673,6 @@ def groups_alone(case: Case) -> None:
         size = np.asarray(case.seen[index]).size
         largest = Decimal(float(np.max(np.abs(case.result[index]))))
         off = np.max(np.abs(case.flush(result)[index] - case.result[index]))
-        loose = 2 * tolerance(1.0, size, wide=False, decomposed=case.decomposed)
+        loose = 2 * case.loose(size)
         if off > float(case.form.ulp(largest)) * loose + 2 * float(case.doubt[i]):
             raise fail("groups alone", group=index, off_by=off)
