@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import normconstraints
 from normconstraints import Constraint
 
-_STATIC = ("axis", "group_axis", "part", "view", "rounds")
-"""What says where, and how often, and not how much."""
+_STATIC = ("axis", "group_axis", "part", "view", "rounds", "method")
+"""What says where, how and how often, and not how much."""
 
 
 def _leaves(cls: type) -> tuple[str, ...]:

@@ -62,6 +62,14 @@ def test_a_constraint_is_an_argument_of_a_compiled_function(c: nc.Constraint) ->
     np.testing.assert_allclose(found, jax.jit(c.project)(w), rtol=1e-6, atol=1e-6)
 
 
+def test_all_leaves_are_numbers() -> None:
+    """Else no compiled function takes the constraint."""
+    for c in examples():
+        leaves, tree = jax.tree.flatten(c)
+        assert all(isinstance(leaf, int | float) for leaf in leaves), c
+        assert hash(tree) == hash(jax.tree.structure(c))
+
+
 def test_a_radius_that_changes_is_compiled_once() -> None:
     count = 0
 
@@ -78,6 +86,21 @@ def test_a_radius_that_changes_is_compiled_once() -> None:
     step(nc.MaxNorm(1.0, axis=1), W)  # another axis is another program
     step(nc.MaxNorm((1.0,) * 8, axis=0), W)  # and so is a number for each group
     assert count == 3
+
+
+def test_a_method_is_part_of_the_program() -> None:
+    methods = []
+
+    @jax.jit
+    def step(c: nc.SpectralBall, w: Any) -> Any:
+        methods.append(c.method)
+        return c(w)
+
+    for radius in (1.0, 2.0):
+        for method in ("svd", "gram"):
+            c = nc.SpectralBall(radius, method=method)
+            np.testing.assert_allclose(step(c, W), c(W), rtol=1e-5, atol=1e-5)
+    assert methods == ["svd", "gram"]
 
 
 def test_many_radii_at_once() -> None:
