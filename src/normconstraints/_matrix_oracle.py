@@ -99,6 +99,8 @@ def _singular(group: Group, shape: tuple[int, ...]) -> tuple[Matrix, Matrix, Vec
         columns = [list(c) for c in columns]
         right = _unit(len(columns), columns[0][0])
         small = (columns[0][0] * 0 + 10) ** (5 - context.prec)
+        # What is left of columns that depend on others is rounding, whose angles are too.
+        nothing = small * small * sum((dot(c, c) for c in columns), columns[0][0] * 0)
         moving = True
         while moving:
             moving = False
@@ -106,12 +108,13 @@ def _singular(group: Group, shape: tuple[int, ...]) -> tuple[Matrix, Matrix, Vec
                 for q in range(p + 1, len(columns)):
                     a, b = dot(columns[p], columns[p]), dot(columns[q], columns[q])
                     c = dot(columns[p], columns[q])
-                    if abs(c) <= small * (a * b).sqrt():
+                    if min(a, b) <= nothing or abs(c) <= small * (a * b).sqrt():
                         continue
                     moving = True
                     turn = _rotation(a, b, c)
                     _rotate(columns, p, q, turn)
                     _rotate(right, p, q, turn)
+        columns = [c if dot(c, c) > nothing else [x * 0 for x in c] for c in columns]
         return columns, right, [dot(c, c).sqrt() for c in columns], wide
 
 
