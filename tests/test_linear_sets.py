@@ -326,6 +326,35 @@ def test_libraries_agree() -> None:
         np.testing.assert_array_equal(numpy, build(torch.tensor)(torch.tensor(w)).numpy())
 
 
+SUBSPACES = [
+    (ZeroMean(axis=0), [1.0] * 4),
+    (FixedSum(2.5, axis=0), [1.0] * 4),
+    (Hyperplane((1e200, -2e200, 0.0, 5e199), 1.0, axis=0), [1.0, -2.0, 0.0, 0.5]),
+    (Affine(((0.0, 3.0, 0.0, 0.0), (2.0, 1.0, -1.0, 0.0)), 4.0, axis=0), None),
+]
+
+
+@pytest.mark.parametrize(("c", "normal"), SUBSPACES, ids=lambda c: repr(c)[:20])
+def test_the_derivative_is_the_projection_matrix_at_members_too(c: Any, normal: Any) -> None:
+    import normconstraints_jax  # noqa: F401
+    import normconstraints_torch  # noqa: F401 - attach it
+
+    rows = np.asarray([normal] if normal else c.matrix)
+    want = np.eye(4) - np.linalg.pinv(rows) @ rows
+    w = np.asarray([0.5, 1.0, 3.0, 0.25])
+    member, broken = c(w), np.asarray([np.nan, 1.0, 2.0, 3.0])
+    assert np.array_equal(c(member), member)
+    with jax.enable_x64(True):
+        for at in (w, member):
+            for way in (jax.jacrev, jax.jacfwd, lambda f: jax.jit(jax.jacrev(f))):
+                np.testing.assert_allclose(way(c.project)(jnp.asarray(at)), want, atol=1e-14)
+            t = torch.tensor(at, requires_grad=True)
+            found = torch.autograd.functional.jacobian(c.project, t)
+            np.testing.assert_allclose(found, want, atol=1e-14)
+        assert not np.any(jax.hessian(lambda w: c(w)[0])(jnp.asarray(member)))
+        np.testing.assert_array_equal(jax.jacrev(c.project)(jnp.asarray(broken)), np.eye(4))
+
+
 def test_derivatives_of_parameters() -> None:
     """In the offset a / |a|^2, in the normal as central differences say."""
     w = torch.tensor([1.0, 2.0, -0.5], dtype=torch.float64)

@@ -41,7 +41,7 @@ def test_distance_and_penalty_are_of_the_offset(c: nc.Constraint) -> None:
 @pytest.mark.parametrize("c", thin(SETS, 5), ids=repr)
 def test_the_gradient_of_the_penalty_is_the_offset(c: nc.Constraint) -> None:
     # They attach what sets state of their derivatives, without which svd has NaN here.
-    import normconstraints_jax
+    import normconstraints_jax  # noqa: F401
     import normconstraints_torch  # noqa: F401
 
     w = _weights(c, 1)

@@ -183,17 +183,12 @@ def _power_near(a: Array, groups: Groups) -> Array:
     return scale
 
 
-class Planes:
-    """The groups of a weight beside planes with one normal a group.
-
-    Everything is in units of the normal times a number, so that squares of its entries neither
-    overflow nor underflow, and offsets are times that number too.
-    """
+class Plane:
+    """One normal for each group of a weight, times a number that brings squares into range."""
 
     def __init__(self, groups: Groups, normal: Number = 1.0) -> None:
-        """Take the part of each group along the normal."""
+        """Lay the normals along the axes of the groups."""
         self.groups = groups
-        self.y, self.scale = groups.shrunk()
         self._length: Any = 1.0
         self._power: Any = None
         self.proper: Any = True
@@ -204,11 +199,46 @@ class Planes:
         else:
             self._power = _power_near(a, groups)
             a = a * self._power
+            if not _array.is_traced(normal):
+                # XLA takes the constants in a product of products together: the square of an entry
+                # overflowed for all that, and there was no plane.
+                a = _array.settled(a, groups.xp)
         self.normal = Normal(groups, a)
         self.square = self.normal.square
         if self._power is not None:
             self.proper = self.square > 0
             self.square = groups.xp.where(self.proper, self.square, 1.0)
+
+    def pulled_back(self, g: Array) -> Array:
+        """The product of a gradient with the derivative of the projection, of members too.
+
+        Linear in the gradient, whose values decide nothing: JAX transposes it. The part along the
+        normal is taken out twice, as that of a weight is.
+        """
+        groups = self.groups
+        y = groups.widen(g)
+        for _ in range(2):
+            y = self.normal.less(y, self._share(self.normal.along(y)))
+        moved = groups.finite & self.proper
+        return groups.xp.where(moved, _array.cast(y, g.dtype, groups.xp), g)
+
+    def _share(self, x: Array) -> Array:
+        # XLA divides a complex by a real number as by another complex one, with errors of several
+        # units of the last place.
+        return x * (1 / self.square) if self.groups.precision.is_complex else x / self.square
+
+
+class Planes(Plane):
+    """The groups of a weight beside planes with one normal a group.
+
+    Everything is in units of the normal times a number, so that squares of its entries neither
+    overflow nor underflow, and offsets are times that number too.
+    """
+
+    def __init__(self, groups: Groups, normal: Number = 1.0) -> None:
+        """Take the part of each group along the normal."""
+        super().__init__(groups, normal)
+        self.y, self.scale = groups.shrunk()
         products = self.normal.products(self.y)
         self.dot = self.normal.total(products)
         rounding = self.normal.spread * _near_zero(groups) * self.scale
@@ -247,11 +277,6 @@ class Planes:
         root = self.square**0.5
         amount = unshrunk(abs(off) / root, self.scale)
         return self.groups.report(amount, outside, self.groups.finite & self.proper)
-
-    def _share(self, x: Array) -> Array:
-        # XLA divides a complex by a real number as by another complex one, with errors of several
-        # units of the last place.
-        return x * (1 / self.square) if self.groups.precision.is_complex else x / self.square
 
 
 def _joined(x: Array, low: Any) -> Array:
@@ -435,6 +460,15 @@ class Normals:
     def across(self) -> Array:
         """The parts of the groups at right angles to all normals."""
         return self._nearest([0.0] * len(self.normals))
+
+    def pulled_back(self, g: Array) -> Array:
+        """The product of a gradient with the derivative of `onto`, as that of one plane."""
+        groups = self.groups
+        y = groups.widen(g)
+        for _ in range(2):
+            for n in self.normals:
+                y = n.less(y, n.along(y) / n.square)
+        return groups.xp.where(groups.finite, _array.cast(y, g.dtype, groups.xp), g)
 
     def _nearest(self, offsets: Sequence[float]) -> Array:
         rest, low = self.y, 0.0

@@ -12,7 +12,7 @@ from normconstraints._linear import Basis, Normals, check_equations, factored, o
 from normconstraints._oracle import Group, square
 from normconstraints._parameters import PER_SET, Axis, Number, assign, check_axis
 from normconstraints._random import Draw
-from normconstraints.constraint import Convex, Grouped, HasSample, HasTangent, register
+from normconstraints.constraint import Convex, Grouped, HasSample, HasTangent, HasVJP, register
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -26,7 +26,7 @@ def project_affine(w: Array, matrix: Number, offset: Number, *, axis: Axis) -> A
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class Affine(Grouped, Convex, HasTangent, HasSample):
+class Affine(Grouped, Convex, HasTangent, HasSample, HasVJP):
     r"""Every group solves the equations ``matrix @ group = offset``.
 
     .. math:: \{ w : A w_G = b \text{ for every group } G \}
@@ -61,7 +61,7 @@ class Affine(Grouped, Convex, HasTangent, HasSample):
     solution. At the call one plane after the other is met, and all once more, so that the result is
     right to a few units of the last place. Cost: for each equation that of two hyperplanes.
 
-    Gradient: :math:`I - A^+ A`. Groups with NaN or infinity come back as they are.
+    Gradient: :math:`I - A^+ A`, of members too. Groups with NaN or infinity come back as they are.
 
     The violation is the distance from the set, :math:`\|A^+ (A w - b)\|`.
 
@@ -109,6 +109,10 @@ class Affine(Grouped, Convex, HasTangent, HasSample):
         groups = Groups(g, self.axis, "Affine")
         moved = Groups(w, self.axis, "Affine").finite
         return groups.put_back(Normals(groups, self._basis).across(), moved)
+
+    def _vjp(self, w: Array, result: Array, g: Array, xp: Namespace) -> Array:
+        groups = Groups(w, self.axis, "Affine")
+        return Normals(groups, self._basis).pulled_back(g)
 
     def _sample(self, like: Array, draw: Draw, xp: Namespace) -> Array:
         return of_normal(draw, like, xp)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 from normconstraints import _array
 from normconstraints._array import Array, Namespace
 from normconstraints._groups import Groups
-from normconstraints._linear import Planes, check_normal, in_plane, of_normal
+from normconstraints._linear import Plane, Planes, check_normal, in_plane, of_normal
 from normconstraints._oracle import Group
 from normconstraints._parameters import (
     PER_ENTRY,
@@ -19,7 +19,7 @@ from normconstraints._parameters import (
     check_finite,
 )
 from normconstraints._random import Draw
-from normconstraints.constraint import Convex, Grouped, HasSample, HasTangent, register
+from normconstraints.constraint import Convex, Grouped, HasSample, HasTangent, HasVJP, register
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -37,7 +37,7 @@ def project_hyperplane(w: Array, normal: Number, offset: Number, *, axis: Axis) 
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class Hyperplane(Grouped, Convex, HasTangent, HasSample):
+class Hyperplane(Grouped, Convex, HasTangent, HasSample, HasVJP):
     r"""The inner product of every group with `normal` is `offset`.
 
     .. math:: \{ w : a_G^T w_G = b \text{ for every group } G \}
@@ -114,6 +114,10 @@ class Hyperplane(Grouped, Convex, HasTangent, HasSample):
 
     def _tangent(self, w: Array, g: Array, xp: Namespace) -> Array:
         return in_plane(Groups(g, self.axis, "Hyperplane"), self.normal, w)
+
+    def _vjp(self, w: Array, result: Array, g: Array, xp: Namespace) -> Array:
+        groups = Groups(w, self.axis, "Hyperplane")
+        return Plane(groups, self.normal).pulled_back(g)
 
     def _sample(self, like: Array, draw: Draw, xp: Namespace) -> Array:
         return of_normal(draw, like, xp)

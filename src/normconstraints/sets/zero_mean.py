@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, final
 from normconstraints import _array
 from normconstraints._array import Array, Namespace
 from normconstraints._groups import Groups
-from normconstraints._linear import Planes, in_plane, of_normal
+from normconstraints._linear import Plane, Planes, in_plane, of_normal
 from normconstraints._oracle import Entry, Group, length
 from normconstraints._parameters import Axis, assign, check_axis
 from normconstraints._random import Draw
-from normconstraints.constraint import Convex, Grouped, HasSample, HasTangent, register
+from normconstraints.constraint import Convex, Grouped, HasSample, HasTangent, HasVJP, register
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -29,7 +29,7 @@ def project_zero_mean(w: Array, *, axis: Axis) -> Array:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class ZeroMean(Grouped, Convex, HasTangent, HasSample):
+class ZeroMean(Grouped, Convex, HasTangent, HasSample, HasVJP):
     r"""The entries of every group have a mean of 0.
 
     .. math:: \{ w : \textstyle\sum_{i \in G} w_i = 0 \text{ for every group } G \}
@@ -88,6 +88,10 @@ class ZeroMean(Grouped, Convex, HasTangent, HasSample):
 
     def _tangent(self, w: Array, g: Array, xp: Namespace) -> Array:
         return in_plane(Groups(g, self.axis, "ZeroMean", allow_complex=True), 1.0, w)
+
+    def _vjp(self, w: Array, result: Array, g: Array, xp: Namespace) -> Array:
+        groups = Groups(w, self.axis, "ZeroMean", allow_complex=True)
+        return Plane(groups).pulled_back(g)
 
     def _sample(self, like: Array, draw: Draw, xp: Namespace) -> Array:
         return of_normal(draw, like, xp)

@@ -22,6 +22,7 @@ from normconstraints.constraint import (
     Entrywise,
     Gradual,
     Grouped,
+    HasVJP,
     ZeroStays,
 )
 from normconstraints.testing import _exact
@@ -503,14 +504,17 @@ def _refuses(case: Case, law: str, error: type[Exception], w: Any) -> None:
         raise fail(law, changed="although it refused")
 
 
+def _told(case: Case) -> bool:
+    """Whether the library was told of the derivatives that sets state themselves."""
+    return case.backend.name.partition(" ")[0] in derivatives._attached
+
+
 def _smooth(case: Case) -> bool:
     # A decomposition has no derivative of its own where values are equal; what such a set states
     # of it is the law "own derivative".
-    library = case.backend.name.partition(" ")[0]
-    stated = not isinstance(case.constraint, Decomposed) or library in derivatives._attached
     return (
         _small(case)
-        and stated
+        and (not isinstance(case.constraint, Decomposed) or _told(case))
         and case.backend.differentiable
         and not case.form.is_complex
         and "empty" not in case.regime
@@ -529,11 +533,18 @@ def derivative(case: Case) -> None:
         case,
         cotangent,
         case.backend.numpy(case.backend.pullback(case.constraint, case.w, u)),
+        members=_told(case) and isinstance(case.constraint, HasVJP),
     )
 
 
-def judge_derivative(law: str, case: Case, cotangent: Any, found: Any) -> None:
-    """Whether `found` is the product of the cotangent with the Jacobian of the projection."""
+def judge_derivative(
+    law: str, case: Case, cotangent: Any, found: Any, *, members: bool = True
+) -> None:
+    """Whether `found` is the product of the cotangent with the Jacobian of the projection.
+
+    With `members` on the boundary too: to a library they are numbers that come back as they are, so
+    that only a set can know its derivative there.
+    """
     bad = ~np.isfinite(case.seen)
     for number, index in enumerate(slices(case)):
         values = found[index]
@@ -541,23 +552,29 @@ def judge_derivative(law: str, case: Case, cotangent: Any, found: Any) -> None:
             continue
         if np.any(np.isnan(values)) or not _beyond(case, cotangent, index, number, values):
             raise fail(law, group=index, value=values)
-    if case.oracle is None or case.regime not in ("gaussian", "interior", "non-contiguous"):
+    members = case.regime == "boundary" and members
+    usual = case.regime in ("gaussian", "interior", "non-contiguous")
+    if case.oracle is None or not (usual or members):
         return
     direction = np.asarray(make("gaussian", case.seen.shape, case.form, salt="direction"))
+    straight = _straight(case, direction) if members else [True] * len(slices(case))
+    if not any(straight):
+        return
     forward = _exact.derivative(case.oracle, case.seen, direction)
     closer = _exact.derivative(case.oracle, case.seen, direction, Decimal("1e-22"))
-    for i, (pull, way, there, push, again) in enumerate(
+    for i, (pull, way, there, push, again, plain) in enumerate(
         zip(
             _groups(case, found),
             _groups(case, direction),
             _groups(case, cotangent),
             forward,
             closer,
+            straight,
             strict=True,
         )
     ):
-        if not _finite(pull):
-            continue  # too large for the dtype, as was shown above
+        if not _finite(pull) or not plain:
+            continue  # too large for the dtype, as was shown above, or perhaps a kink
         if _exact.distance(push, again) > case.relative(len(push)) * _exact.norm(push):
             continue  # the projection jumps here: there is no derivative
         a = sum((x * y for (x,), (y,) in zip(pull, way, strict=True)), Decimal(0))
@@ -565,6 +582,32 @@ def judge_derivative(law: str, case: Case, cotangent: Any, found: Any) -> None:
         scale = _exact.norm(way) * max(_exact.norm(there), _exact.norm(pull))
         if abs(a - b) > 16 * case.relative(len(pull)) * scale + case.floor(1):
             raise fail(law, group=i, product=f"{a:.6g}", exact=f"{b:.6g}")
+
+
+def _straight(case: Case, direction: Any) -> list[bool]:
+    """For each group whether the projection goes on as it is, far along a line to both sides.
+
+    Then there is a derivative at a member that was rounded too, as there is in linear subspaces.
+    """
+    assert case.oracle is not None
+    found = []
+    exact = case.oracle.project(case.seen)
+    for i, (group, way) in enumerate(
+        zip(_groups(case, case.seen), _groups(case, direction), strict=True)
+    ):
+        size = _exact.norm(way)
+        if not _finite(group) or not size:
+            found.append(False)
+            continue
+        step = (_exact.norm(group) or Decimal(1)) / size / 16
+        there, back = (
+            case.oracle.project_one(_exact.along(group, way, sign * step), case.seen.shape, i)[0]
+            for sign in (1, -1)
+        )
+        middle = [tuple(x / 2 for x in e) for e in _exact.along(there, back, Decimal(1))]
+        off = _exact.distance(middle, exact[i])
+        found.append(off <= case.relative(len(group)) * step * size)
+    return found
 
 
 def _beyond(case: Case, cotangent: Any, index: Any, number: int, values: Any) -> bool:
