@@ -649,6 +649,20 @@ MUTANTS = [
         "y, scale = self.groups.wide, 1.0",
         nc.Circulant(),
     ),
+    Mutant(
+        "the diagonal of the nearest correlation matrix is held by nothing in the derivative",
+        "_correlation",
+        "found = first - spectrum.spread(self._as_diagonal(along))",
+        "found = first",
+        nc.Correlation(),
+    ),
+    Mutant(
+        "a correlation matrix whose diagonal is roughly right counts as nearest",
+        "_correlation",
+        "exact = is_last | ~rises | (size == self.size)",
+        "exact = rises & ~rises",
+        nc.Correlation(),
+    ),
 ]
 
 

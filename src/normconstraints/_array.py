@@ -547,12 +547,29 @@ def settled(x: Array, xp: Namespace) -> Array:
     return lax.optimization_barrier(lax.stop_gradient(x))
 
 
-def repeat(turn: Callable[[Any], Any], state: Any, count: int, xp: Namespace) -> Any:
-    """`turn` so many times; where JAX traces, one of them is compiled and not each."""
+def repeat(
+    turn: Callable[[Any], Any],
+    state: Any,
+    count: int,
+    xp: Namespace,
+    over: Callable[[Any], Array] | None = None,
+    library: str | None = None,
+) -> Any:
+    """`turn` so many times; where JAX traces, one of them is compiled and not each.
+
+    Once `over` holds turns change nothing: JAX leaves them out, and so does Python for a `library`
+    of host memory.
+    """
     if _is_jax(xp) and any(is_traced(leaf) for leaf in _leaves(state)):
-        scan = sys.modules["jax"].lax.scan
-        return scan(lambda s, _: (turn(s), None), state, None, length=count)[0]
+        lax = sys.modules["jax"].lax
+
+        def step(s: Any, _: Any) -> Any:
+            return (turn(s) if over is None else lax.cond(over(s), lambda s: s, turn, s)), None
+
+        return lax.scan(step, state, None, length=count)[0]
     for _ in range(count):
+        if library is not None and over is not None and bool(over(state)):
+            break
         state = turn(state)
     return state
 
