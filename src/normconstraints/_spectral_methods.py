@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from normconstraints import _array, _host
+from normconstraints import _array, _host, _host_spectral
 from normconstraints._array import Array
 from normconstraints._norms import power_of_two
 from normconstraints._parameters import Axis
@@ -44,10 +44,15 @@ def check_method(owner: object, value: Any, methods: tuple[str, ...] = METHODS) 
 
 
 def spectra(w: Array, axis: Axis, owner: str, method: str) -> SingularSpectra:
-    """The singular values of the matrices of a weight, by that method."""
-    if method == "svd":
-        return SingularSpectra(w, axis, owner)
-    return GramSpectra(w, axis, owner) if method == "gram" else ProductSpectra(w, axis, owner)
+    """The singular values of the matrices of a weight, to be capped by that method."""
+    kinds: dict[str, type[SingularSpectra]] = {
+        "svd": SingularSpectra,
+        "gram": GramSpectra,
+        "polar": ProductSpectra,
+    }
+    found = kinds[method](w, axis, owner)
+    found.capped = True
+    return found
 
 
 class _Evened(SingularSpectra):
@@ -113,9 +118,14 @@ class GramSpectra(_Evened):
         return self.xp.sqrt(squares) / self._factor
 
     def _nearest(self, find: Find) -> Array:
+        library = _host.name_of(self.groups.w, self.groups.precision)
+        if library == "torch" and self.groups.precision.by_factor:
+            bound = find(self._bounds()[1]).values * self._factor
+            found, far = _host_spectral.capped(self._tall.detach(), bound)
+            if not _host.count(far, library):
+                return self._untall(found)
         x, doubt = self._once(find, self._tall)
         again = doubt > self.slack / 4
-        library = _host.name_of(self.groups.w, self.groups.precision)
         if library is None or _host.count(again, library):
             # The columns of the first result are no longer than they should be. So the second one
             # begins near the end, where nothing is lost.
