@@ -182,6 +182,71 @@ def test_exact_orders_of_subspaces_and_lengths(spec: tuple[Any, ...]) -> None:
     np.testing.assert_allclose(c(w), basis.T @ (inside * goal / norms), rtol=0, atol=1e-10)
 
 
+IDS = ((0, 1, -1, 0), (1, 2, -1, 2), (-1, 0, 0, 1), (3, -1, 2, 3))
+MATRICES = [
+    nc.Symmetric(),
+    nc.SkewSymmetric(),
+    nc.Toeplitz(),
+    nc.Circulant(),
+    nc.Triangular(),
+    nc.Tied(IDS, axis=(-2, -1)),
+]
+BATCH = 2 * np.random.default_rng(6).standard_normal((3, 4, 4))
+BALL = nc.MaxNorm(1.0, axis=(-2, -1))
+
+
+@pytest.mark.parametrize("subspace", MATRICES, ids=lambda c: type(c).__name__)
+def test_exact_orders_of_matrices_and_lengths(subspace: Any) -> None:
+    want = dykstra(BATCH, (subspace.project, BALL.project), 4000)
+    for ball in (BALL, nc.MaxNorm(1.0, axis=(-1, -2))):
+        for c in (subspace & ball, ball & subspace):
+            assert c.exact
+            np.testing.assert_allclose(c(BATCH), want, rtol=0, atol=1e-10)
+            assert nc.is_satisfied(c, c(BATCH))
+    # In coordinates of the subspace only the length counts, also of the one sphere for all.
+    for axes, sphere in (
+        ((-2, -1), nc.UnitNorm(axis=(-2, -1))),
+        (None, nc.FixedNorm(3.0, axis=None)),
+    ):
+        inside = subspace(BATCH)
+        goal = sphere.value if isinstance(sphere, nc.FixedNorm) else 1.0
+        want = goal * inside / np.sqrt(np.sum(inside**2, axis=axes, keepdims=True))
+        for c in (subspace & sphere, sphere & subspace):
+            assert c.exact
+            np.testing.assert_allclose(c(BATCH), want, rtol=0, atol=1e-12)
+
+
+def test_a_triangle_is_a_mask() -> None:
+    mask = nc.Mask(tuple(tuple(j <= i for j in range(4)) for i in range(4)))
+    for other in (nc.MaxNorm(1.0, axis=-1), nc.L1Ball(1.0, axis=0), nc.NonNeg(), nc.Box(-1.0, 1.0)):
+        c = nc.Triangular() & other
+        assert c.exact
+        np.testing.assert_array_equal(c(BATCH), (mask & other)(BATCH))
+
+
+@pytest.mark.parametrize("minimum", [0.0, 0.5])
+def test_exact_orders_of_positive_semidefinite_matrices(minimum: float) -> None:
+    import cvxpy
+
+    cone = nc.PositiveSemidefinite(minimum)
+    with_ball = minimum == 0  # else it is no cone
+    x, w = cvxpy.Variable((4, 4), symmetric=True), BATCH[0]
+    bounds = [x >> minimum * np.eye(4), *([cvxpy.norm(x, "fro") <= 1] if with_ball else [])]
+    problem = cvxpy.Problem(cvxpy.Minimize(cvxpy.sum_squares(x - w)), bounds)
+    problem.solve(cvxpy.CLARABEL, tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11)
+    parts = [nc.Symmetric(), cone, *([BALL] if with_ball else [])]
+    np.testing.assert_allclose(
+        Sequence(*parts)(w), dykstra(w, tuple(c.project for c in parts), 4000), rtol=0, atol=1e-10
+    )
+    for order in itertools.permutations(parts):
+        c = Intersection(*order)
+        assert c.exact
+        np.testing.assert_allclose(c(w), x.value, rtol=0, atol=5e-6)
+        np.testing.assert_allclose(c(w), Sequence(*parts)(w), rtol=0, atol=1e-14)
+        assert nc.is_satisfied(c, c(w))
+    assert (cone & BALL).exact == with_ball
+
+
 def test_a_wrong_order_is_another_map() -> None:
     w = columns()
     cone, ball = nc.NonNeg(), nc.MaxNorm(1.0, axis=0)
@@ -211,6 +276,11 @@ def test_groups_decide_what_is_exact() -> None:
     assert not (nc.MaxNorm(1.0, axis=0) & nc.MaxNorm(1.0, axis=1)).exact
     assert not (nc.NonNeg() & nc.Simplex(axis=0)).exact
     assert not (nc.Box(-1.0, 1.0) & ball(0)).exact
+    assert (nc.Symmetric() & nc.UnitNorm(axis=None)).exact
+    assert not (nc.Symmetric() & ball(-1)).exact
+    assert not (nc.Symmetric(axis=(0, 1)) & nc.PositiveSemidefinite()).exact
+    assert not (nc.Symmetric() & nc.Toeplitz()).exact
+    assert not (nc.PositiveSemidefinite(1.0) & ball((-2, -1))).exact
 
 
 def test_a_class_of_another_module_is_not_taken_for_a_set() -> None:

@@ -17,7 +17,7 @@ from normconstraints.constraint import Constraint, registered
 # Intervals. Along one coordinate, clipping to [a, b] and then to [c, d] is clipping to what they
 # have in common, if there is anything. So is shrinking a complex number to one disc around 0 and
 # then to another.
-_INTERVALS = {"Box", "LInfBall", "Mask", "NonNeg", "NonPos", "SignPattern"}
+_INTERVALS = {"Box", "LInfBall", "Mask", "NonNeg", "NonPos", "SignPattern", "Triangular"}
 
 # Signs and supports first, then a set that contains with each member also the member with some
 # entries replaced by 0 ("hereditary"): let w' be w with the entries at 0 that the signs do not
@@ -25,7 +25,7 @@ _INTERVALS = {"Box", "LInfBall", "Mask", "NonNeg", "NonPos", "SignPattern"}
 # nearest has 0 there and is for the rest the nearest to w'. The nearest to w' in the hereditary set
 # alone has 0 where w' has, and for the rest the signs of w' or 0, as again 0 would be nearer.
 # L1 balls: J. Duchi et al., ICML 2008, section 4.
-_SIGNS = {"Mask", "NonNeg", "NonPos", "SignPattern"}
+_SIGNS = {"Mask", "NonNeg", "NonPos", "SignPattern", "Triangular"}
 _HEREDITARY = _SIGNS | {
     "GroupL1Ball",
     "GroupTopK",
@@ -45,6 +45,7 @@ _HEREDITARY = _SIGNS | {
 # p is 0, no <w, u> is positive and 0 is nearest. H. Bauschke, M. Bui, X. Wang, "Projecting onto the
 # intersection of a cone and a sphere", SIAM J. Optim. 28 (2018).
 _CONES: dict[str, dict[str, float]] = {
+    "Circulant": {},
     "FixedSum": {"total": 0.0},
     "GroupTopK": {},
     "HalfSpace": {"offset": 0.0},
@@ -53,22 +54,35 @@ _CONES: dict[str, dict[str, float]] = {
     "NOfM": {},
     "NonNeg": {},
     "NonPos": {},
+    "PositiveSemidefinite": {"minimum": 0.0},
     "SecondOrderCone": {},
     "SignPattern": {},
+    "SkewSymmetric": {},
+    "Symmetric": {},
+    "Tied": {},
+    "Toeplitz": {},
     "TopK": {},
+    "Triangular": {},
     "ZeroMean": {},
 }
 
 # A union of subspaces and then any set of lengths, as above. Where p is 0 every direction in K is
 # as near; the group stays at 0, as it does in the set of lengths. (In other cones one direction
-# would be nearest, which the sphere cannot know: NonNeg, then UnitNorm is not here.)
+# would be nearest, which the sphere cannot know: NonNeg, then UnitNorm is not here.) Hermitian
+# matrices are a subspace of the real and imaginary parts, which lengths scale alike.
 _SUBSPACES = {
+    "Circulant",
     "FixedSum",
     "GroupTopK",
     "Hyperplane",
     "Mask",
     "NOfM",
+    "SkewSymmetric",
+    "Symmetric",
+    "Tied",
+    "Toeplitz",
     "TopK",
+    "Triangular",
     "ZeroMean",
 }
 _LENGTHS: dict[str, dict[str, float]] = {
@@ -87,6 +101,10 @@ _LENGTHS: dict[str, dict[str, float]] = {
 _LARGEST = {"NOfM", "TopK"}
 _SYMMETRIC = {"L1Ball", "LInfBall"}
 
+# A subspace S, and then sets that lie in it: for z in S, with p = P_S(w), |w - z|^2 is
+# |w - p|^2 + |p - z|^2, so that the nearest z to w is the nearest to p.
+_OF_SYMMETRIC = {"Correlation", "PositiveSemidefinite", "Spectraplex"}
+
 # Balls of one norm lie in each other: the smaller one counts, in whichever order. (For L1 balls the
 # thresholds add up.)
 _NESTED = {"L1Ball", "LInfBall", "MaxNorm", "SolidSimplex"}
@@ -103,6 +121,11 @@ def exact_order(parts: tuple[Constraint, ...]) -> tuple[Constraint, ...] | None:
         hereditary = kinds[i] in _SIGNS and others <= _HEREDITARY
         largest = kinds[i] in _LARGEST and others <= _SYMMETRIC
         if hereditary or (largest and all(_groups_hold(c, one) for c in rest)):
+            order = exact_order(rest)
+            if order is not None:
+                return (one, *order)
+        within = kinds[i] == "Symmetric" and others <= _OF_SYMMETRIC
+        if within and all(_groups_hold(one, c) for c in rest):
             order = exact_order(rest)
             if order is not None:
                 return (one, *order)

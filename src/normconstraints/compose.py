@@ -116,8 +116,11 @@ class Intersection(Composite):
     - bounds of entries: `Box`, `NonNeg`, `NonPos`, `LInfBall`, fixed supports and signs;
     - signs or a fixed support, then an L1, L2 or L-infinity ball, a solid simplex or the k largest
       entries;
-    - a cone (a subspace, the k largest entries, a second-order cone), then `MaxNorm`;
-    - a subspace or the k largest entries, then a set of lengths (`UnitNorm`, `MinNorm`, ...);
+    - a cone (a subspace, the k largest entries, a second-order cone, positive semidefinite
+      matrices), then `MaxNorm`;
+    - a subspace (`ZeroMean`, `Symmetric`, `Toeplitz`, `Tied`, ...) or the k largest entries, then a
+      set of lengths (`UnitNorm`, `MinNorm`, ...);
+    - `Symmetric`, then a set of symmetric matrices;
     - the k largest entries, then an L1 or L-infinity ball;
     - balls of one norm.
 
