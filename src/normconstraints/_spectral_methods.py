@@ -73,6 +73,9 @@ class _Evened(SingularSpectra):
             even = self.xp.where(even > far, far, even)
             self._tall, self._factor = x * even, even[..., 0]
 
+    def sharper(self) -> None:
+        """Nothing that does not take a decomposition."""
+
     def _even(self, x: Array) -> Array:
         """A power of two that brings the largest entry of each matrix near 1."""
         return power_of_two(x, (x.ndim - 2, x.ndim - 1), self.xp, self.groups.precision)
