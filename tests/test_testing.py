@@ -9,7 +9,7 @@ import sys
 import textwrap
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import pytest
@@ -78,6 +78,27 @@ def test_arguments(arguments: Any, error: type[Exception], message: str) -> None
 def test_only_constraints() -> None:
     with pytest.raises(TypeError, match="check_constraint: constraint must be a Constraint, got 3"):
         check_constraint(3)  # type: ignore[arg-type]
+
+
+def test_what_a_library_lacks_is_skipped_with_the_reason() -> None:
+    class NoSingularValues(type(BACKENDS["numpy"])):  # type: ignore[misc]
+        name = "poor"
+        dtypes = ("float32", "float64")
+        lacks: ClassVar[dict[str, tuple[str, ...]]] = {"svd": ("float32", "float64"), "eigh": ()}
+
+    def skipped(c: nc.Constraint) -> list[tuple[str, str]]:
+        results = check_constraint(c, backends=[NoSingularValues()], brief=True)
+        assert not [r for r in results if r.status == "failed"]
+        return [(r.dtype, r.message) for r in results if r.status == "skipped"]
+
+    reason = "no svd for {} that the contract can be held to"
+    both = [(name, reason.format(name)) for name in ("float32", "float64")]
+    assert skipped(nc.MaxRank(2)) == both
+    assert skipped(nc.AsMatrix(nc.SpectralBall(1.0), rows=0)) == both
+    assert skipped(nc.SpectralBall(1.0, method="gram")) == []
+    assert skipped(nc.PositiveSemidefinite()) == []
+    NoSingularValues.lacks = {"svd": ("float32",)}
+    assert skipped(nc.MaxRank(2)) == both[:1]
 
 
 def test_what_is_missing_is_skipped_with_the_reason() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import keras
 import ml_dtypes
@@ -138,6 +138,24 @@ class _Linalg:
 
     solve = _of_two(ops.solve)
 
+    def svd(self, x: Array, *, full_matrices: builtins.bool) -> tuple[Array, ...]:
+        found: Any = ops.svd(x.tensor, full_matrices=full_matrices)
+        return tuple(map(Array, found))
+
+    def svdvals(self, x: Array) -> Array:
+        return Array(ops.svd(x.tensor, compute_uv=False))
+
+    def eigh(self, x: Array) -> tuple[Array, Array]:
+        values, vectors = cast(Any, ops.eigh(x.tensor))
+        return Array(values), Array(vectors)
+
+    def eigvalsh(self, x: Array) -> Array:
+        return self.eigh(x)[0]  # Keras has no values alone
+
+    def slogdet(self, x: Array) -> tuple[Array, Array]:
+        sign, logarithm = cast(Any, ops.slogdet(x.tensor))
+        return Array(sign), Array(logarithm)
+
 
 class _Namespace:
     """The functions of the standard, as far as the sets call them."""
@@ -148,13 +166,15 @@ class _Namespace:
     bool, int32, int64 = "bool", "int32", "int64"
     float32, float64 = "float32", "float64"
 
-    abs, sqrt, log = _of_one(ops.abs), _of_one(ops.sqrt), _of_one(ops.log)
+    abs, sqrt, sin = _of_one(ops.abs), _of_one(ops.sqrt), _of_one(ops.sin)
+    exp, log = _of_one(ops.exp), _of_one(ops.log)
     isfinite, logical_not = _of_one(ops.isfinite), _of_one(ops.logical_not)
     max, min, mean = _extreme(ops.max), _extreme(ops.min), _of_one(ops.mean)
     all, any = _of_one(ops.all), _of_one(ops.any)
     sort, flip = _of_one(ops.sort), _of_one(ops.flip)
     squeeze, expand_dims = _of_one(ops.squeeze), _of_one(ops.expand_dims)
     maximum, minimum = _of_two(ops.maximum), _of_two(ops.minimum)
+    matmul = _of_two(ops.matmul)
     reshape, broadcast_to = _shaped(ops.reshape), _shaped(ops.broadcast_to)
     permute_dims = _shaped(ops.transpose)
 

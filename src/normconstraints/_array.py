@@ -535,6 +535,13 @@ def places(ones: Array, axis: int, xp: Namespace) -> Array:
     return running_sum(xp.astype(ones, xp.int32), axis, xp)
 
 
+def take(x: Array, places: Array, xp: Namespace) -> Array:
+    """The entries at places along the last axis, which are of int32: some devices have no more."""
+    if name_of(xp) == "ndonnx":  # which has no less
+        places = xp.astype(places, xp.int64)
+    return xp.take(x, places, axis=-1)
+
+
 def settled(x: Array, xp: Namespace) -> Array:
     """`x` as numbers that are the same wherever they are used, and a constant to autodiff.
 
@@ -592,12 +599,18 @@ def product(a: Array, b: Array, xp: Namespace) -> Array:
 
 def svd(x: Array, xp: Namespace) -> tuple[Array, Array, Array]:
     """The left singular vectors, the values from the largest on, the right vectors as rows."""
+    if name_of(xp) == "mlx":  # whose singular vectors are those of both spaces, all of them
+        u, s, vh = xp.linalg.svd(x)
+        size = s.shape[-1]
+        return u[..., :size], s, vh[..., :size, :]
     u, s, vh = xp.linalg.svd(x, full_matrices=False)
     return u, s, vh
 
 
 def singular_values(x: Array, xp: Namespace) -> Array:
     """The singular values, from the largest on."""
+    if name_of(xp) == "mlx":
+        return xp.linalg.svd(x, compute_uv=False)
     return xp.linalg.svdvals(x)
 
 
@@ -672,8 +685,13 @@ def copy(w: Array, xp: Namespace) -> Array:
 
 
 def as_array(result: Any, w: Array, xp: Namespace) -> Array:
-    """NumPy turns 0-d results into scalars: give back an array where an array came in."""
-    return xp.asarray(result) if w.ndim == 0 and type(result) is not type(w) else result
+    """NumPy turns 0-d results into scalars: give back an array where an array came in.
+
+    Dask cuts what is reshaped and put beside the weight into smaller parts than that has.
+    """
+    if w.ndim == 0 and type(result) is not type(w):
+        return xp.asarray(result)
+    return result.rechunk(w.chunks) if "dask" in xp.__name__ else result
 
 
 # ---------------------------------------------------------------------------------- host memory

@@ -23,9 +23,29 @@ def test_contract_of_slow_ones(check: Check, record_property: Record) -> None:
     record_property("checks", len(check()))
 
 
-@parametrize_with_checks(examples(), backends=["mlx"])
+POLAR = [c for c in examples() if getattr(c, "method", "") == "polar"]
+
+
+@parametrize_with_checks([c for c in examples() if c not in POLAR], backends=["mlx"])
 def test_contract(check: Check, record_property: Record) -> None:
     record_property("checks", len(check()))
+
+
+# >>> mx.exp(mx.array(10.1, dtype=mx.float64)) - math.exp(10.1) is 0.0081 on MLX 0.32
+FLOAT32_EXP = "MLX computes exp and sin of float64 in float32"
+
+
+@parametrize_with_checks(
+    POLAR,
+    backends=["mlx"],
+    expected_failures=dict.fromkeys(
+        ("nearest", "feasible", "violation", "agreement", "idempotent", "arrives"), FLOAT32_EXP
+    ),
+)
+def test_mlx_by_products(check: Check, record_property: Record) -> None:
+    results = check()
+    assert {r.dtype for r in results if r.status == "expected failure"} <= {"float64"}
+    record_property("checks", sum(r.status == "passed" for r in results))
 
 
 # The example with a radius of 0, by which entries below become -0.0.

@@ -24,7 +24,8 @@ Record = Callable[[str, object], None]
 
 # Thousands of operations, each of which is dear: a brief look.
 LONG = (nc.Birkhoff, nc.Transport)
-ALL = [c for c in examples() if not isinstance(c, LONG)]
+SLOW = [c for c in examples() if isinstance(c, LONG) or getattr(c, "method", "") == "polar"]
+ALL = [c for c in examples() if c not in SLOW]
 FIRST = list({type(c): c for c in reversed(ALL)}.values())
 # What Keras has, and one of each kind: sums, sorts, selections, several at once, parts.
 FEW = [
@@ -42,7 +43,11 @@ FEW = [
         | nc.TopK
         | nc.Monotone
         | nc.Intersection
-        | nc.Masked,
+        | nc.Masked
+        | nc.AsMatrix
+        | nc.Tied
+        | nc.SpectralBall
+        | nc.PositiveSemidefinite,
     )
 ]
 
@@ -52,9 +57,7 @@ def test_contract(check: Check, record_property: Record) -> None:
     record_property("checks", len(check()))
 
 
-@parametrize_with_checks(
-    [c for c in examples() if isinstance(c, LONG)], backends=[Keras()], brief=True
-)
+@parametrize_with_checks(SLOW, backends=[Keras()], brief=True)
 def test_contract_of_slow_ones(check: Check, record_property: Record) -> None:
     record_property("checks", len(check()))
 

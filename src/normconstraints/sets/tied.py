@@ -232,7 +232,8 @@ class _Ties(Averages):
         """The entries along the last axis at the places of a table, or of a heap."""
         places = self._places
         numbers = places.heaps[table][0] if isinstance(table, int) else getattr(places, table)
-        return self.xp.take(x, self._array(table, numbers, x, self.xp.int32), axis=-1)
+        places = self._array(table, numbers, x, self.xp.int32)
+        return _array.take(x, places, self.xp)
 
     def _array(self, table: str | int, numbers: Any, x: Array, dtype: Any) -> Array:
         kept = self._places.kept.setdefault(table, {})

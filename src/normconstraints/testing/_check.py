@@ -15,7 +15,15 @@ import numpy as np
 
 from normconstraints import config
 from normconstraints._parameters import is_array
-from normconstraints.constraint import Constraint, Grouped, Quadratic, parameters, registered
+from normconstraints.constraint import (
+    Constraint,
+    Decomposed,
+    Grouped,
+    Quadratic,
+    parameters,
+    parts,
+    registered,
+)
 from normconstraints.testing import _exact, _laws, _mode_laws, _regimes
 from normconstraints.testing._exact import FORMATS, Oracle
 from normconstraints.testing.backends import Backend, find_backends
@@ -153,12 +161,28 @@ def _on_backend(
             others = [n for n in names if n != "float32"]
             names = ["float32", others[_number(constraint, backend.name) % len(others)]]
         for name in names:
+            gone = [f for f in sorted(_needs(constraint)) if name in backend.lacks.get(f, ())]
+            if gone:
+                reason = f"no {' and '.join(gone)} for {name} that the contract can be held to"
+                yield Result(ALL, backend.name, name, ALL, "skipped", reason)
+                continue
             form = FORMATS[name]
             for regime, data in _inputs(constraint, backend, form, shape):
                 if brief and not _chosen(constraint, backend, form, regime):
                     continue
                 case = _laws.Case(constraint, oracle, backend, form, regime, data)
                 yield from _all_laws(case)
+
+
+def _needs(constraint: Constraint) -> set[str]:
+    """The functions of linear algebra that a set is made of, or those of which it is made."""
+    held = [c for value in parameters(constraint).values() for c in parts(value)]
+    needs = {name for c in held for name in _needs(c)}
+    if isinstance(constraint, Decomposed):
+        # By eigenvectors, and by products alone.
+        other = {"gram": ("eigh",), "polar": ()}
+        needs |= {*other.get(getattr(constraint, "method", ""), constraint.needs)}
+    return needs
 
 
 def _chosen(constraint: Constraint, backend: Backend, form: _exact.Format, regime: str) -> bool:

@@ -44,6 +44,9 @@ class Backend(ABC):
     """Whether it has random numbers."""
     extended: ClassVar[bool] = False
     """Whether it is run only when it is named."""
+    lacks: ClassVar[dict[str, tuple[str, ...]]] = {}
+    """Functions of the standard, such as "svd", by the dtypes of weights for which the library has
+    none that is right: sets that need them are skipped there, and that is said."""
     gpu: ClassVar[bool] = False
     """Whether it wants a GPU, without which it is missing."""
 

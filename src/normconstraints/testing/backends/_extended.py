@@ -11,13 +11,14 @@ from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from normconstraints.constraint import Constraint
 from normconstraints.testing.backends._base import HALF, SINGLE, Array, Backend
 
+_ALGEBRA = ("svd", "eigh", "slogdet", "solve")
 _ALL_OF_NUMPY = ("float16", "float32", "float64", "complex64", "complex128")
 
 
@@ -38,6 +39,8 @@ class Dask(Backend):
     # To describe a projection takes 1,000 times what it takes to compute it.
     compiles = True
     extended = True
+    # It decomposes one tall matrix in row blocks, and solves one system.
+    lacks: ClassVar[dict[str, tuple[str, ...]]] = dict.fromkeys(_ALGEBRA, _ALL_OF_NUMPY)
 
     def missing(self) -> str | None:
         return _absent("dask")
@@ -166,6 +169,8 @@ class Ndonnx(Backend):
     name = "ndonnx"
     # ONNX has bfloat16 and complex numbers, ndonnx has neither.
     dtypes = ("float16", "float32", "float64")
+    # ONNX has no decompositions.
+    lacks: ClassVar[dict[str, tuple[str, ...]]] = dict.fromkeys(_ALGEBRA, dtypes)
     # A model returns a new array.
     mutable = False
     compiles = True
@@ -231,6 +236,8 @@ class Mparray(Backend):
     name = "mparray"
     # The dtypes are only names: the numbers have 50 digits and any exponent.
     dtypes = ("float64", "complex128")
+    # It has mpmath's for one matrix, and none in the form of the standard.
+    lacks: ClassVar[dict[str, tuple[str, ...]]] = dict.fromkeys(_ALGEBRA, dtypes)
     wide = ()
     extended = True
 
