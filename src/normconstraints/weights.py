@@ -78,11 +78,15 @@ class Weight:
 
         Raises
         ------
+        TypeError
+            If it is no array.
         ValueError
             If it has none yet.
         """
         try:
             return tuple(self.array.shape)
+        except AttributeError:
+            raise TypeError(f"{self.name!r} must be an array, got {self.array!r}") from None
         except RuntimeError:  # torch's parameters of a lazy module
             raise ValueError(
                 f"{self.name!r} must have a shape, and a lazy module has none before its first "
