@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
+from torch.autograd import forward_ad
 
 from normconstraints import derivatives
 
@@ -80,7 +81,7 @@ def attach(project: _Project, vjp: _Vjp, w: torch.Tensor) -> torch.Tensor:
     if torch.compiler.is_compiling():
         function: type[torch.autograd.Function] | None = _Traced if recorded else None
     else:
-        function = _Eager if recorded or _wrapped(w) else None
+        function = _Eager if recorded or _wrapped(w) or _is_dual(w) else None
     if function is None:
         return project(w)  # to say that nothing is recorded would cost more than a small weight
     return function.apply(project, vjp, w)  # type: ignore[no-any-return, no-untyped-call]
@@ -91,6 +92,16 @@ def _wrapped(w: torch.Tensor) -> bool:
     # torch has no public question for it.
     functorch: Any = getattr(torch._C, "_functorch")  # noqa: B009 - for pyright
     return bool(functorch.is_functorch_wrapped_tensor(w))
+
+
+def _is_dual(w: torch.Tensor) -> bool:
+    """Whether it has a tangent, of torch.autograd.forward_ad."""
+    # Outside of a level, which torch tells nobody, to unpack would cost what little there is.
+    level: int = getattr(forward_ad, "_current_level")  # noqa: B009 - for pyright
+    if level < 0:
+        return False
+    unpacked: Any = forward_ad.unpack_dual(w)  # type: ignore[no-untyped-call]
+    return unpacked.tangent is not None
 
 
 derivatives.register("torch", attach)
