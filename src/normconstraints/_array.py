@@ -691,7 +691,9 @@ def as_array(result: Any, w: Array, xp: Namespace) -> Array:
     """
     if w.ndim == 0 and type(result) is not type(w):
         return xp.asarray(result)
-    return result.rechunk(w.chunks) if "dask" in xp.__name__ else result
+    if "dask" in xp.__name__ and result.shape == w.shape:
+        return result.rechunk(w.chunks)
+    return result
 
 
 # ---------------------------------------------------------------------------------- host memory

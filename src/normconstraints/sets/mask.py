@@ -11,7 +11,7 @@ from normconstraints._norms import measure
 from normconstraints._oracle import Group, length
 from normconstraints._order import check_choice, nonzero, spread
 from normconstraints._parameters import PER_ENTRY, Number, assign
-from normconstraints.constraint import Convex, Entrywise, HasTangent, register
+from normconstraints.constraint import Convex, Entrywise, HasTangent, HasVJP, register
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -33,7 +33,7 @@ def _outside(w: Array, mask: Number, xp: Namespace) -> Array:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class Mask(Entrywise, Convex, HasTangent):
+class Mask(Entrywise, Convex, HasTangent, HasVJP):
     r"""Entries are 0 where `mask` is false.
 
     .. math:: \{ w : w_i = 0 \text{ for every entry } i \text{ with } m_i = 0 \}
@@ -96,6 +96,12 @@ class Mask(Entrywise, Convex, HasTangent):
         known = xp.isfinite(w) & xp.isfinite(g)
         free = spread(self.mask, w, xp, xp.bool, "Mask: mask")
         return xp.where(free | ~known, g, xp.zeros_like(g))
+
+    def _vjp(self, w: Array, result: Array, g: Array, xp: Namespace) -> Array:
+        # Of zeros too, which come back as they are, with their sign.
+        stays = ~xp.isfinite(w) if self._precision(w, xp).is_complex else w != w
+        free = spread(self.mask, w, xp, xp.bool, "Mask: mask")
+        return xp.where(free | stays, g, xp.zeros_like(g))
 
 
 def slow_projection(group: Group, mask: list[Decimal]) -> Group:

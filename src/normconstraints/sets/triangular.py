@@ -10,7 +10,7 @@ from normconstraints._oracle import Group, differences, length
 from normconstraints._order import nonzero
 from normconstraints._parameters import PER_SET, Axis, assign, check_switch, check_two_axes
 from normconstraints._structure import MatrixGroups, below_diagonal
-from normconstraints.constraint import Convex, Grouped, HasTangent, register
+from normconstraints.constraint import Convex, Grouped, HasTangent, HasVJP, register
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -43,7 +43,7 @@ def _is_triangular(m: MatrixGroups, lower: bool) -> Array:
 @register
 @final
 @dataclass(frozen=True, eq=False)
-class Triangular(Grouped, Convex, HasTangent):
+class Triangular(Grouped, Convex, HasTangent, HasVJP):
     r"""Every matrix is 0 above its diagonal, or below it.
 
     .. math:: \{ W : w_{ij} = 0 \text{ for } j > i \}
@@ -104,6 +104,10 @@ class Triangular(Grouped, Convex, HasTangent):
     def _tangent(self, w: Array, g: Array, xp: Namespace) -> Array:
         m = MatrixGroups(g, self.axis, "Triangular")
         return m.along(lambda x: _kept(x, m, self.lower), w)
+
+    def _vjp(self, w: Array, result: Array, g: Array, xp: Namespace) -> Array:
+        m = MatrixGroups(w, self.axis, "Triangular")
+        return m.pulled_back(lambda x: _kept(x, m, self.lower), g)
 
 
 def slow_projection(group: Group, lower: bool, shape: tuple[int, int]) -> Group:
