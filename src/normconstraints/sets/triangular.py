@@ -36,6 +36,8 @@ def _side(x: Array, m: MatrixGroups, lower: bool) -> Array:
 
 
 def _is_triangular(m: MatrixGroups, lower: bool) -> Array:
+    if 0 in m.groups.w.shape:  # which dask does not reshape
+        return m.groups.every(m.groups.w == m.groups.w)
     w = m.of(m.groups.w)
     return m.each(_side(w, m, lower) | ~nonzero(w, m.xp, m.groups.precision))
 
