@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
@@ -45,6 +46,9 @@ class Dask(Backend):
     def missing(self) -> str | None:
         return _absent("dask")
 
+    def session(self) -> AbstractContextManager[Any]:
+        return _complex_places()
+
     def asarray(self, data: Any, dtype: str) -> Array:
         da: Any = import_module("dask.array")  # partly typed
         # Halves that are not equal: 8 rows become 5 and 3.
@@ -67,6 +71,14 @@ class Dask(Backend):
 
     def kept(self, w: Array) -> tuple[Any, ...]:
         return (type(w), w.dtype, w.shape, w.chunks)
+
+
+@contextmanager
+def _complex_places() -> Iterator[None]:
+    # Dask warns of an empty array that it casts itself where complex numbers are taken by places.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Casting complex values to real")
+        yield
 
 
 def _lazily() -> AbstractContextManager[Any]:
