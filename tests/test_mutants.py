@@ -48,6 +48,7 @@ CAPPED = nc.CappedSimplex(
     (0.1, 1.0, 2.5, -1.0, 3.0, 0.0, 0.75, 1.5),
     axis=-1,
 )
+SPECTRAL = nc.SpectralBall(1.0)
 
 MUTANTS = [
     Mutant(
@@ -662,6 +663,140 @@ MUTANTS = [
         "exact = is_last | ~rises | (size == self.size)",
         "exact = rises & ~rises",
         nc.Correlation(),
+    ),
+    Mutant(
+        "matrices with NaN are decomposed",
+        "_spectral",
+        "xp.where(groups.finite, y * self._scale, xp.zeros_like(y))",
+        "y * self._scale",
+        SPECTRAL,
+    ),
+    Mutant(
+        "float32 is decomposed in float32",
+        "_spectral",
+        "            y = groups.wide\n",
+        "            y = groups.w\n",
+        SPECTRAL,
+    ),
+    Mutant(
+        "the skew part of a derivative by the differences of the symmetric one",
+        "_spectral",
+        "pairs = f[..., None] + f[..., None, :], y[..., None] + y[..., None, :]",
+        "pairs = f[..., None] - f[..., None, :], y[..., None] - y[..., None, :]",
+        SPECTRAL,
+    ),
+    Mutant(
+        "slopes of values that are 0 twice are 0 too",
+        "_spectral",
+        "return xp.where(b == 0, xp.astype(free, found.dtype), found)",
+        "return xp.where(b == 0, xp.zeros_like(found), found)",
+        SPECTRAL,
+    ),
+    Mutant(
+        "a derivative without what is at right angles to all singular vectors",
+        "_spectral",
+        "if matrices.rows > self.size:",
+        "if False:",
+        SPECTRAL,
+    ),
+    Mutant(
+        "members of a curved set have the derivative of a plain",
+        "_spectral",
+        "curved = self._curved(find) if convex else xp.ones_like(self.groups.finite)",
+        "curved = self._curved(find)",
+        nc.Orthogonal(),
+    ),
+    Mutant(
+        "values with a sum to keep change it in the derivative",
+        "_spectral",
+        "h = xp.where(free, h - mean, h)",
+        "h = xp.where(free, h, h)",
+        nc.NuclearBall(1.0),
+    ),
+    Mutant(
+        "not quite symmetric",
+        "_spectral",
+        "return half(_array.product(v * values[..., None, :], vh, self.xp), self.matrices, 1.0)",
+        "return _array.product(v * values[..., None, :], vh, self.xp)",
+        nc.PositiveSemidefinite(),
+    ),
+    Mutant(
+        "no slack for what a decomposition rounds",
+        "_spectral",
+        "wide=p.wide is not None, decomposed=True) / 2",
+        "wide=p.wide is not None, decomposed=True) * 0",
+        SPECTRAL,
+    ),
+    Mutant(
+        "far too much slack for what a decomposition rounds",
+        "_spectral",
+        "wide=p.wide is not None, decomposed=True) / 2",
+        "wide=p.wide is not None, decomposed=True) * 16",
+        nc.Orthogonal(),
+    ),
+    Mutant(
+        "a reflection counts as a rotation",
+        "_spectral",
+        "return self.xp.where(last & negative, -y, y)",
+        "return y",
+        nc.SpecialOrthogonal(),
+    ),
+    Mutant(
+        "a tangent of wide matrices as of tall ones",
+        "_spectral",
+        "tall = m.rows >= m.cols",
+        "tall = True",
+        nc.Orthogonal(axis=(1, 0)),
+    ),
+    Mutant(
+        "the smallest singular values stay",
+        "_spectral",
+        "_array.places(self.xp.ones_like(y), y.ndim - 1, self.xp) <= count",
+        "_array.places(self.xp.ones_like(y), y.ndim - 1, self.xp) > y.shape[-1] - count",
+        nc.MaxRank(2),
+    ),
+    Mutant(
+        "divided by the largest singular value, as spectral normalization does",
+        "sets.spectral_ball",
+        "Change(s.xp.where(inside, y, r),",
+        "Change(y * s.xp.where(s.vectors(y).max(y) > r, r / s.vectors(y).max(y), 1.0),",
+        SPECTRAL,
+    ),
+    Mutant(
+        "eigenvalues cut at 0, whatever their sum",
+        "sets.spectraplex",
+        "values = onto_simplex(s.vectors(y), y, t)",
+        "values = s.xp.where(y > 0, y, s.xp.zeros_like(y))",
+        nc.Spectraplex(),
+    ),
+    Mutant(
+        "a second pass that is left out where Gram matrices lose digits",
+        "_spectral_methods",
+        "again = doubt > self.slack / 4",
+        "again = doubt < 0",
+        nc.SpectralBall(1.0, method="gram"),
+    ),
+    Mutant(
+        "polynomials that stop before the sign is there",
+        "_spectral_methods",
+        "math.ceil(math.log(0.024 / smallest, _GROWTH)) + _FINISHING",
+        "math.ceil(math.log(0.024 / smallest, _GROWTH)) + _FINISHING[:4]",
+        nc.Orthogonal(method="polar"),
+    ),
+    Mutant(
+        "a kernel is cut off after its frequencies were capped, which is not the nearest",
+        "_convolution",
+        "k = self._solved(x, norm, bound, library).found",
+        "k = self.back((v := self.transformed(x / norm * self.count**0.5)) - _System(self, "
+        "v * norm / bound).excess * bound / norm)",
+        nc.ConvOperatorBall(0.3, spatial=(4,), roles="sio"),
+    ),
+    Mutant(
+        "of two frequencies that are conjugates one is left out, and not counted twice",
+        "_convolution",
+        "own = tuple(2.0 if axis == last and 0 < 2 * f < n else 1.0 for f in range(rows))",
+        "own = tuple(1.0 for f in range(rows))",
+        nc.ConvOperatorBall(0.3, spatial=(4,), roles="sio"),
     ),
 ]
 
