@@ -12,7 +12,7 @@ venv := .venv
 bin := $(venv)/bin
 pip := $(bin)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test conformance conformance-gpu test-extended lint bench bench-gpu bench-nmf docs clean
+.PHONY: demo test conformance conformance-gpu test-extended lint bench bench-gpu bench-nmf bench-spectral docs clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -25,6 +25,7 @@ help:
 	@echo "make lint            ruff, mypy, pyright, import-linter"
 	@echo "make bench           speed as ratios to Keras' formula"
 	@echo "make bench-gpu       the same on a CUDA device [PYTHON=python that has PyTorch or CuPy for it]"
+	@echo "make bench-spectral  errors and times of the methods for singular values"
 	@echo "make bench-nmf       NMF of Fashion-MNIST beside scikit-learn's [DATA=folder of the images]"
 	@echo "make docs            the documentation, to out/docs"
 
@@ -92,6 +93,9 @@ bench-gpu:
 
 bench-nmf: $(venv)/.dev
 	$(bin)/python benchmarks/nmf.py --data $(DATA)
+
+bench-spectral: $(venv)/.dev
+	$(bin)/python benchmarks/spectral.py
 
 docs: $(venv)/.docs
 	$(bin)/sphinx-build --fail-on-warning --quiet docs out/docs

@@ -84,8 +84,8 @@ class Orthogonal(Decomposed, HasLMO, HasTangent, HasSample, HasVJP):
     ----------
     N. Higham, "Computing the polar decomposition, with applications", SIAM J. Sci. Stat. Comput. 7
     (1986). N. Amsel et al., "The Polar Express: optimal matrix sign methods and their application
-    to the Muon algorithm", 2025. P.-A. Absil, J. Malick, "Projection-like retractions on matrix manifolds", SIAM J.
-    Optimization 22 (2012).
+    to the Muon algorithm", 2025. P.-A. Absil, J. Malick, "Projection-like retractions on matrix
+    manifolds", SIAM J. Optimization 22 (2012).
 
     Examples
     --------

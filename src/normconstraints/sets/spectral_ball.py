@@ -84,8 +84,9 @@ class SpectralBall(Decomposed, HasDualNorm, HasLMO, HasTangent, HasVJP):
     with "polar". docs/spectral.md measures them.
 
     Gradient: divided differences of the capped singular values, by a decomposition whatever the
-    method, finite and right where values are equal or 0 (`HasVJP`); without an adapter the library differentiates its own decomposition,
-    which gives NaN there. Matrices with NaN or infinity come back as they are.
+    method, finite and right where values are equal or 0 (`HasVJP`); without an adapter the library
+    differentiates its own decomposition, which gives NaN there. Matrices with NaN or infinity come
+    back as they are.
 
     The violation is :math:`\sigma_1 - r`. The linear minimiser is :math:`-r U V^H`, the step of
     Muon; the dual norm is the sum of the singular values.
