@@ -197,7 +197,7 @@ def test_clusters_stay_after_one_projection(n: int, gap: float) -> None:
                 for x in (w, torch.asarray(w)):
                     p = c(x)
                     assert bool((c(p) == p).all()), (c, seed)
-            if seed == 0 and n < 64:
+            if seed == 0 and n < 64 and gap:  # else it may be a member as it is
                 assert _largest(nc.SpectralBall(1.0)(w)) <= 1 + 4 * 2.0**-52
 
 
