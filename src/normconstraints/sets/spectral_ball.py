@@ -76,12 +76,13 @@ class SpectralBall(Decomposed, HasDualNorm, HasLMO, HasTangent, HasVJP):
     bit.
 
     Accuracy: half precision and float32 are computed in float64, where the library has it, and the
-    largest singular value is then within 4 eps of r. Elsewhere it is within what the decomposition
-    is off by, at most :math:`2 (8 + (mn)^{1/4})` eps for a matrix of m by n and mostly a quarter of
-    that, with "polar" at most 64 times as much. The result is off the nearest matrix by what "svd"
-    makes of the rounding u of the dtype that computes, relative to r, by :math:`u k
-    (\sigma_1/r)^2` with "gram", for k singular values, and by :math:`64 u \sigma_1/r` times a few
-    with "polar". docs/spectral.md measures them.
+    largest singular value is then within 4 eps of r. Elsewhere it is within what a decomposition
+    may be off by, at most :math:`2 (8 + (mn)^{1/4})` eps for a matrix of m by n, with "polar" at
+    most 64 times as much; of matrices that were moved it was within 4 eps too, with "svd". With u
+    the rounding of the dtype that computes and k singular values, the result is at most
+    :math:`16 u \sigma_1/r`, relative to r, from the nearest matrix with "svd", :math:`u k (4 +
+    (\sigma_1/r)^2)` with "gram" and :math:`64 u \sigma_1/r` with "polar"
+    (``make bench-spectral``, and tests/test_spectral_methods.py).
 
     Gradient: divided differences of the capped singular values, by a decomposition whatever the
     method, finite and right where values are equal or 0 (`HasVJP`); without an adapter the library
