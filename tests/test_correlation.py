@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import normconstraints as nc
-from normconstraints._correlation import _Search, stages
+from normconstraints._correlation import stages
+from normconstraints._search import Search
 from normconstraints.sets.correlation import slow_projection
 from normconstraints.testing._exact import digits, to_group
 
@@ -139,7 +140,7 @@ def test_a_search_comes_past_a_bend() -> None:
     def slope(t: Any) -> Any:
         return np.where(t < 1e-4, -1.0, -1.0 + 1e5 * (t - 1e-4))
 
-    search = _Search.begun(np.asarray(-1.0))
+    search = Search.begun(np.asarray(-1.0))
     tries = 0
     while tries < 40:
         at = slope(search.step)

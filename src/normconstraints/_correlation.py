@@ -21,7 +21,6 @@ in it. So it grows, for the next stage to begin near its solution, and falls aga
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -39,6 +38,7 @@ from normconstraints._matrix_oracle import (
 from normconstraints._norms import power_of_two
 from normconstraints._oracle import Group, positive
 from normconstraints._parameters import Axis
+from normconstraints._search import Search
 from normconstraints._spectral import Change, EigenSpectra
 from normconstraints._structure import half, mirrored
 
@@ -186,7 +186,7 @@ class CorrelationMatrices:
             way=blank,
             last=zero + math.inf,
             tries=zero,
-            search=_Search.begun(zero),
+            search=Search.begun(zero),
         )
 
         def turn(state: _State) -> _State:
@@ -270,55 +270,6 @@ class CorrelationMatrices:
         return self.xp.where(self._diagonal(self._real(x)), self.xp.zeros_like(x), x)
 
 
-class _Search(NamedTuple):
-    """How far to go along a way on which a convex function first falls.
-
-    Its slope rises; where it is half of what it was in the beginning, on either side of 0, that is
-    far enough. It may bend anywhere, so that where it is 0 lies between two lengths that come
-    nearer to each other: by secants, of which the one end that stays has its slope halved (the
-    Illinois method).
-    """
-
-    step: Array
-    low: Array
-    high: Array
-    first: Array
-    """The slope in the beginning."""
-    at_low: Array
-    at_high: Array
-
-    @classmethod
-    def begun(cls, slope: Array) -> _Search:
-        """A search that tries the whole way first."""
-        one = slope * 0.0 + 1.0
-        return cls(one, 0.0 * one, math.inf * one, slope, slope, 0.0 * one)
-
-    def found(self, slope: Array) -> Array:
-        """Whether the step that was tried is right: its slope is given."""
-        beyond = slope > -self.first / 2
-        short = (slope < self.first / 2) & (self.high < math.inf)
-        return ~(beyond | short) | (self.step < 1e-12)
-
-    def following(self, slope: Array, fall: Array, over: Array, xp: Any) -> _Search:
-        """The next step to try; where this search is over one along a way that falls as given."""
-        beyond, again = slope > 0, self.high < math.inf
-        low = xp.where(beyond, self.low, self.step)
-        high = xp.where(beyond, self.step, self.high)
-        at_low = xp.where(beyond, xp.where(again, self.at_low / 2, self.at_low), slope)
-        at_high = xp.where(beyond, slope, self.at_high / 2)
-        width = xp.where(over, xp.zeros_like(low), high - low)
-        rise = xp.where(over, xp.ones_like(low), at_high - at_low)
-        fresh = _Search.begun(fall)
-        return _Search(
-            xp.where(over, fresh.step, low - width * at_low / rise),
-            xp.where(over, fresh.low, low),
-            xp.where(over, fresh.high, high),
-            xp.where(over, fresh.first, self.first),
-            xp.where(over, fresh.at_low, at_low),
-            xp.where(over, fresh.at_high, at_high),
-        )
-
-
 class _State(NamedTuple):
     """How far it is with each matrix."""
 
@@ -336,7 +287,7 @@ class _State(NamedTuple):
     """The error of the diagonal there."""
     tries: Array
     """Steps of this stage so far."""
-    search: _Search
+    search: Search
 
 
 class _Stage(NamedTuple):
@@ -408,11 +359,17 @@ class _Spectrum:
         self.owner, self.xp = owner, owner.xp
         self.q, self.qh = q, mirrored(q, owner.matrices)
         self.x, self.p = x, owner.xp.where(x > 0, x, owner.xp.zeros_like(x))
-
-    @property
-    def diagonal(self) -> Array:
-        """The diagonal of the positive part."""
-        return self.xp.sum(self._squares * self.p[..., None, :], axis=-1)
+        self._squares = self._moduli_squared()
+        self.slopes = self._divided_differences()
+        self.diagonal = self.xp.sum(self._squares * self.p[..., None, :], axis=-1)
+        """Of the positive part."""
+        mixed = _array.product(self._squares, self.slopes, self.xp)
+        own = self.xp.sum(mixed * self._squares, axis=-1)
+        size = self.xp.max(own, axis=-1, keepdims=True)
+        # What keeps the system regular, below what is rounded in it.
+        self._ridge = 4 * owner._eps * self.xp.where(size > 0, size, 1.0)
+        self._own = own + self._ridge
+        """The diagonal of the system."""
 
     def normalised(self) -> Array:
         """The positive part with a diagonal of 1, or 0 where that is 0."""
@@ -423,9 +380,7 @@ class _Spectrum:
         part = _array.product(rows * self.p[..., None, :], mirrored(rows, self.owner.matrices), xp)
         return half(part, self.owner.matrices, 1.0)
 
-    @functools.cached_property
-    def slopes(self) -> Array:
-        """The divided differences."""
+    def _divided_differences(self) -> Array:
         xp, x, p = self.xp, self.x, self.p
         above = x > 0
         run = x[..., None] - x[..., None, :]
@@ -456,20 +411,20 @@ class _Spectrum:
             parts = [xp.real(pairs), xp.imag(pairs)]
         w = self.slopes[..., None, :, :]
         system = sum(xp.sum(_array.product(k, w, xp) * k, axis=-1) for k in parts)
-        system = system + self.owner._as_diagonal(xp.zeros_like(g) + self._ridge())
+        system = system + self.owner._as_diagonal(xp.zeros_like(g) + self._ridge)
         return _array.solve(system, g[..., None], xp)[..., 0]
 
     def _by_gradients(self, g: Array, rounds: int) -> Array:
         """Conjugate gradients with the diagonal of the system as preconditioner."""
         xp, owner = self.xp, self.owner
-        weight = 1.0 / (self._own + self._ridge())
+        weight = 1.0 / self._own
 
         def inner(a: Array, b: Array) -> Array:
             return xp.sum(a * b, axis=-1, keepdims=True)
 
         def turn(state: Any) -> Any:
             y, rest, way, size = state
-            turned = owner._diagonal_of(self.spread(owner._as_diagonal(way))) + self._ridge() * way
+            turned = owner._diagonal_of(self.spread(owner._as_diagonal(way))) + self._ridge * way
             bend = inner(way, turned)
             step = size / xp.where(bend > 0, bend, 1.0)
             y, rest = y + step * way, rest - step * turned
@@ -480,25 +435,12 @@ class _Spectrum:
         start = (xp.zeros_like(g), g, weight * g, inner(g, weight * g))
         return _array.repeat(turn, start, rounds, xp)[0]
 
-    @functools.cached_property
-    def _squares(self) -> Array:
+    def _moduli_squared(self) -> Array:
         real = self.owner._real(self.q)
         if not self.owner.groups.precision.is_complex:
             return real * real
         imag = self.xp.imag(self.q)
         return real * real + imag * imag
-
-    @functools.cached_property
-    def _own(self) -> Array:
-        """The diagonal of the system."""
-        return self.xp.sum(
-            _array.product(self._squares, self.slopes, self.xp) * self._squares, axis=-1
-        )
-
-    def _ridge(self) -> Array:
-        """What keeps the system regular, below what is rounded in it."""
-        size = self.xp.max(self._own, axis=-1, keepdims=True)
-        return 4 * self.owner._eps * self.xp.where(size > 0, size, 1.0)
 
     def _conjugate(self, x: Array) -> Array:
         complex_ = self.owner.groups.precision.is_complex
