@@ -29,7 +29,7 @@ FEW = [
     *(c for c in ALL if isinstance(c, nc.Gradual) and c.rate != 1.0),
 ]
 # Thousands of equations in a trace: a minute for what takes seconds with any other set.
-LONG = (nc.Birkhoff, nc.Transport)
+LONG = (nc.Birkhoff, nc.Transport, nc.Correlation, nc.ConvOperatorBall)
 PLAIN = ["numpy", "torch", *(["strict"] if WHOLE else [])]
 OTHERS = [
     name for name, b in BACKENDS.items() if name not in PLAIN and not (b.extended or b.gpu)

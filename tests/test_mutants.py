@@ -792,10 +792,10 @@ MUTANTS = [
         nc.ConvOperatorBall(0.3, spatial=(4,), roles="sio"),
     ),
     Mutant(
-        "of two frequencies that are conjugates one is left out, and not counted twice",
+        "a kernel whose norm is above the bound by rounding counts as outside",
         "_convolution",
-        "own = tuple(2.0 if axis == last and 0 < 2 * f < n else 1.0 for f in range(rows))",
-        "own = tuple(1.0 for f in range(rows))",
+        "return norm - bound > slack * norm",
+        "return norm > bound",
         nc.ConvOperatorBall(0.3, spatial=(4,), roles="sio"),
     ),
 ]

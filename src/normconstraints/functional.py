@@ -10,6 +10,7 @@ from normconstraints.sets.birkhoff import project_birkhoff
 from normconstraints.sets.box import project_box
 from normconstraints.sets.capped_simplex import project_capped_simplex
 from normconstraints.sets.circulant import project_circulant
+from normconstraints.sets.conv_operator_ball import project_conv_operator_ball
 from normconstraints.sets.correlation import project_correlation
 from normconstraints.sets.fixed_norm import project_fixed_norm
 from normconstraints.sets.fixed_sum import project_fixed_sum
@@ -63,6 +64,7 @@ __all__ = [
     "project_box",
     "project_capped_simplex",
     "project_circulant",
+    "project_conv_operator_ball",
     "project_correlation",
     "project_fixed_norm",
     "project_fixed_sum",

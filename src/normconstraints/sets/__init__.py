@@ -5,6 +5,7 @@ from normconstraints.sets.birkhoff import Birkhoff
 from normconstraints.sets.box import Box
 from normconstraints.sets.capped_simplex import CappedSimplex
 from normconstraints.sets.circulant import Circulant
+from normconstraints.sets.conv_operator_ball import ConvOperatorBall
 from normconstraints.sets.correlation import Correlation
 from normconstraints.sets.fixed_norm import FixedNorm
 from normconstraints.sets.fixed_sum import FixedSum
@@ -59,6 +60,7 @@ __all__ = [
     "Box",
     "CappedSimplex",
     "Circulant",
+    "ConvOperatorBall",
     "Correlation",
     "FixedNorm",
     "FixedSum",

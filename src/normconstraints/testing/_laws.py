@@ -140,8 +140,10 @@ class Case:
     def doubt(self) -> list[Decimal]:
         """How far the exact projection of each group moves when that is rounded."""
         groups = _groups(self, self.seen)
-        if not isinstance(self.constraint, Decomposed) or self.oracle is None or not groups:
+        if not isinstance(self.constraint, Decomposed) or not groups:
             return [Decimal(0)] * len(groups)
+        if self.oracle is None:
+            return self._own_doubt(groups)
         ways = _groups(self, np.asarray(make("gaussian", self.seen.shape, self.form, salt="way")))
         found = []
         for i, (group, way, at) in enumerate(
@@ -163,6 +165,20 @@ class Case:
             if self.constraint.roundings > 1 and isinstance(self.constraint, Convex):
                 moved = max(moved, step)  # not computed as if the weight were rounded
             found.append(moved)
+        return found
+
+    def _own_doubt(self, groups: list[Group]) -> list[Decimal]:
+        """The same by NumPy's result in double precision, where there is no exact one to ask."""
+        way = np.asarray(make("gaussian", self.seen.shape, self.form, salt="way"))
+        found = []
+        for group, index in zip(groups, slices(self), strict=True):
+            moved = 0.0
+            if _finite(group):
+                near = np.zeros_like(way)
+                near[index] = float(self.noise(group)) / np.linalg.norm(way[index]) * way[index]
+                ends = [self.constraint.project(self.seen + s * near)[index] for s in (-1, 0, 1)]
+                moved = max(float(np.linalg.norm(end - ends[1])) for end in ends)
+            found.append(Decimal(moved) * Decimal(len(group)).sqrt())
         return found
 
     def floor(self, size: int) -> Decimal:
