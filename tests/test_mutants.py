@@ -853,7 +853,7 @@ def test_there_are_enough() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # what a mutant makes the libraries warn of is its own
-@pytest.mark.parametrize("mutant", thin(MUTANTS, 4), ids=lambda m: m.bug)
+@pytest.mark.parametrize("mutant", thin(MUTANTS, 6), ids=lambda m: m.bug)
 def test_the_suite_finds(mutant: Mutant) -> None:
     for backend in mutant.backends:
         with planted(mutant):
