@@ -137,6 +137,8 @@ def test_spectral_norms_of_kernels() -> None:
     np.testing.assert_allclose(v @ v.T, np.eye(4), atol=1e-14)
     assert nc.dual_norm(ball, w) == pytest.approx(np.linalg.norm(w.reshape(4, 12), "nuc"))
     # Singular values that are all the same have a derivative, which the set states.
+    import normconstraints_torch  # noqa: F401 - attaches it
+
     t = torch.tensor(2.0 * v.reshape(w.shape), requires_grad=True)
     ball(t).backward(torch.tensor(w))
     assert t.grad is not None
