@@ -297,8 +297,8 @@ class Kernel:
         precise = at.best < 512 * self.eps
         done = ~first & ((error <= 2 * self.eps) | (precise & (wait > 2)))
         failed = ~first & ~done & (wait > _PATIENCE)
-        more = xp.where(error < at.last, 1.0, 4.0)
-        mu = at.mu * xp.where(error < at.last / 2, 0.2, more)
+        mu = xp.where(error < at.last, at.mu, 4.0 * at.mu)
+        mu = xp.where(error < at.last / 2, 0.2 * at.mu, mu)
         least = 64 * self.eps
         mu = xp.where(mu > 1, 1.0, xp.where(mu < least, least, mu))
 

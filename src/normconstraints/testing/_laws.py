@@ -176,8 +176,12 @@ class Case:
             if _finite(group):
                 near = np.zeros_like(way)
                 near[index] = float(self.noise(group)) / np.linalg.norm(way[index]) * way[index]
-                ends = [self.constraint.project(self.seen + s * near)[index] for s in (-1, 0, 1)]
-                moved = max(float(np.linalg.norm(end - ends[1])) for end in ends)
+                top = FORMATS["float64"].largest
+                with np.errstate(over="ignore"):
+                    sides = [np.clip(self.seen + s * near, -top, top) for s in (-1, 0, 1)]
+                ends = [self.constraint.project(side)[index] for side in sides]
+                moved = max(float(np.max(np.abs(end - ends[1]))) for end in ends)
+                moved *= len(group) ** 0.5
             found.append(Decimal(moved) * Decimal(len(group)).sqrt())
         return found
 
