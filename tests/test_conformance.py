@@ -80,6 +80,7 @@ def _in_turn() -> list[tuple[nc.Constraint, str]]:
     return found
 
 
+@pytest.mark.timeout(1800)  # what is LONG takes torch.compile a minute for each input
 @pytest.mark.parametrize(("constraint", "backend"), _in_turn(), ids=lambda x: str(x))
 def test_contract_in_other_ways(
     constraint: nc.Constraint, backend: str, record_property: Callable[[str, object], None]

@@ -53,7 +53,8 @@ class Correlation(Decomposed, Convex, HasVJP):
     any size, of the 96 that there are at most. A matrix that needs more becomes a member, but not
     the nearest: none of some thousand random ones did. Arrays in host memory stop as soon as
     nothing is left to do, and so does code that JAX compiled unless `vmap` is in between; what
-    PyTorch compiles, and arrays on GPUs of other libraries, take all steps.
+    PyTorch compiles, and arrays on GPUs of other libraries, take all steps. ``torch.compile`` has
+    each of them in its trace, which takes it a minute or more.
 
     Up to 64 rows the linear system of a step is solved as a whole, in time that grows with the
     fourth power of the rows and memory that grows with the third. Beyond that it is by 24 rounds of

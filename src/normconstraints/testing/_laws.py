@@ -180,8 +180,9 @@ class Case:
                 with np.errstate(over="ignore"):
                     sides = [np.clip(self.seen + s * near, -top, top) for s in (-1, 0, 1)]
                 ends = [self.constraint.project(side)[index] for side in sides]
-                moved = max(float(np.max(np.abs(end - ends[1]))) for end in ends)
-                moved *= len(group) ** 0.5
+                change = np.stack([end - ends[1] for end in ends])
+                size = float(np.max(np.abs(change))) or 1.0  # squares of it may overflow
+                moved = size * max(float(np.linalg.norm(c / size)) for c in change)
             found.append(Decimal(moved) * Decimal(len(group)).sqrt())
         return found
 
