@@ -77,7 +77,8 @@ class ConvOperatorBall(Decomposed, Convex, HasVJP):
     however near it came: half precision and float32, computed in float64, within 4 eps of the
     bound. What was projected, and what is inside, comes back bit for bit. Arrays in host memory
     stop as soon as nothing is left to do, and so does code that JAX compiled unless `vmap` is in
-    between; what PyTorch compiles, and arrays on GPUs of other libraries, take all steps.
+    between; what PyTorch compiles, and arrays on GPUs of other libraries, take all steps;
+    ``torch.compile`` has each of them in its trace, which takes it a minute or more.
 
     Gradient: that of the equations, at a kernel that is outside, finite where singular values are
     equal (`HasVJP`); it takes the steps once more, and is right to the cube root of the rounding
