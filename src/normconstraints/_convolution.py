@@ -123,28 +123,35 @@ class Kernel:
     def transformed(self, k: Array) -> Array:
         """The matrices of kernels (..., matrix, point), each a real one of twice the size."""
         xp = self.xp
-        k = xp.matrix_transpose(k)
-        shape = (*k.shape[:-2], self.re.shape[0], self.out, self.into)
-        re = xp.reshape(_array.product(self.re, k, xp), shape)
-        im = xp.reshape(_array.product(-self.im, k, xp), shape)
+        re, im = self._by_frequency(k, self.re), self._by_frequency(k, -self.im)
         top, low = xp.concat([re, -im], axis=-1), xp.concat([im, re], axis=-1)
         return xp.concat([top, low], axis=-2)
 
+    def _by_frequency(self, k: Array, m: Array) -> Array:
+        xp, lead = self.xp, tuple(k.shape[:-2])
+        rows = math.prod(lead) * self.out * self.into
+        y = _array.product(xp.reshape(k, (rows, self.points)), xp.matrix_transpose(m), xp)
+        y = xp.matrix_transpose(xp.reshape(y, (*lead, self.out * self.into, m.shape[0])))
+        return xp.reshape(y, (*lead, m.shape[0], self.out, self.into))
+
     def back(self, y: Array) -> Array:
         """The adjoint: kernels of matrices."""
-        xp, o, i = self.xp, self.out, self.into
+        o, i = self.out, self.into
         re = 0.5 * self.weight * (y[..., :o, :i] + y[..., o:, i:])
         im = 0.5 * self.weight * (y[..., o:, :i] - y[..., :o, i:])
-        shape = (*y.shape[:-2], o * i)
-        parts = [
-            _array.product(xp.matrix_transpose(m), xp.reshape(part, shape), xp)
-            for m, part in ((self.re, re), (-self.im, im))
-        ]
-        return xp.matrix_transpose(parts[0] + parts[1])
+        return self._by_point(re, self.re) - self._by_point(im, self.im)
+
+    def _by_point(self, y: Array, m: Array) -> Array:
+        xp, lead = self.xp, tuple(y.shape[:-3])
+        y = xp.reshape(y, (*lead, m.shape[0], self.out * self.into))
+        rows = math.prod(lead) * self.out * self.into
+        y = xp.reshape(xp.matrix_transpose(y), (rows, m.shape[0]))
+        return xp.reshape(_array.product(y, m, xp), (*lead, self.out * self.into, self.points))
 
     def largest(self, k: Array) -> Array:
         """The largest singular value of the matrices of one kernel."""
-        return self.xp.max(_array.singular_values(self.transformed(k), self.xp))
+        # torch's singular values alone are rounded otherwise where something looks on.
+        return self.xp.max(_array.svd(self.transformed(k), self.xp)[1])
 
     # --------------------------------------------------------------------------------- the weight
 
