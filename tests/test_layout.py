@@ -227,6 +227,7 @@ def test_a_stack_of_weights_is_projected_as_each_of_them() -> None:
                 assert isinstance(
                     c,
                     nc.AsMatrix
+                    | nc.ConvOperatorBall
                     | nc.Intersection
                     | nc.Masked
                     | nc.Relaxed

@@ -279,7 +279,8 @@ def stacked(constraint: Constraint, ndim: int) -> Constraint | None:
     -------
     Constraint or None
         None if there is no such constraint, or it is not known: for those that are made of others,
-        and for words that a layout has to resolve first.
+        for words that a layout has to resolve first, and for `ConvOperatorBall`, whose axes all
+        have a meaning.
 
     Examples
     --------
@@ -293,6 +294,8 @@ def stacked(constraint: Constraint, ndim: int) -> Constraint | None:
         return constraint if isinstance(constraint, Entrywise) else None
     if isinstance(constraint.axis, str) or not ndim:
         return None
+    if constraint.axis is None and "axis" not in parameters(constraint):
+        return None  # the whole weight is the group, and there is no parameter to say otherwise
     # Parameters of groups and of entries broadcast from the last axis, and so stay as they are.
     changes = {
         name: _one_further(value, ndim)

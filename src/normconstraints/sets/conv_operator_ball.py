@@ -107,7 +107,7 @@ class ConvOperatorBall(Decomposed, Convex, HasVJP):
     radius: Number
     _: KW_ONLY
     spatial: tuple[int, ...] = field(metadata=PLACES)
-    roles: str = "oiss"
+    roles: str = field(default="oiss", metadata=PLACES)
     axis = None
     needs: ClassVar[tuple[str, ...]] = ("svd", "solve")
     allows_complex: ClassVar[bool] = False
