@@ -10,7 +10,8 @@ numpy := numpy
 
 venv := .venv
 bin := $(venv)/bin
-pip := $(bin)/python -m pip install --quiet --disable-pip-version-check
+# What nobody imports needs no bytecode: that of all packages takes as long as to install them.
+pip := $(bin)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: demo test conformance conformance-gpu test-extended lint bench bench-gpu bench-nmf bench-spectral docs clean
 .DEFAULT_GOAL := help

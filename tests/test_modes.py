@@ -38,7 +38,7 @@ def test_distance_and_penalty_are_of_the_offset(c: nc.Constraint) -> None:
     assert np.shape(nc.distance(c, w)) == np.shape(nc.penalty(c, w)) == ()
 
 
-@pytest.mark.parametrize("c", thin(SETS, 5), ids=repr)
+@pytest.mark.parametrize("c", thin(SETS, 8), ids=repr)
 def test_the_gradient_of_the_penalty_is_the_offset(c: nc.Constraint) -> None:
     # They attach what sets state of their derivatives, without which svd has NaN here.
     import normconstraints_jax  # noqa: F401

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from thin import thin
 
 pytest.importorskip("optax")
 pytest.importorskip("flax")
@@ -209,7 +210,7 @@ def perceptron(data: Any, constrain: bool) -> tuple[Any, Any, float]:
     return arrays, found, accuracy(logits(model, data[0][TRAIN:]), data)
 
 
-TRAININGS = [transformer, convolutional, perceptron]
+TRAININGS = [convolutional, transformer, perceptron]
 
 
 def excess(training: Any, arrays: dict[str, Any]) -> dict[str, Any]:
@@ -251,7 +252,7 @@ def excess(training: Any, arrays: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("training", TRAININGS)
+@pytest.mark.parametrize("training", thin(TRAININGS, 2))
 def test_nothing_is_outside_after_any_step(training: Any, digits: Any) -> None:
     arrays, found, right = training(digits, constrain=True)
     assert len(found) == STEPS

@@ -12,7 +12,7 @@ from normconstraints.testing import Result, examples, parametrize_with_checks
 from normconstraints_keras._array import Array, namespace
 
 # Thousands of operations, a minute for what takes seconds with any other set.
-LONG = (nc.Birkhoff, nc.Transport)
+LONG = (nc.Birkhoff, nc.Transport, nc.Correlation, nc.ConvOperatorBall)
 FIRST = {type(c): c for c in reversed(examples()) if not isinstance(c, LONG)}
 # A look at every second, and where each operation is compiled for each shape at every eighth.
 # TensorFlow has the whole in the extended job.

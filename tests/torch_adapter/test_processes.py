@@ -16,15 +16,19 @@ pytest.importorskip("torch")
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("count", thin([2, 4], 2))
-def test_processes_together_do_what_one_does(count: int, tmp_path: Path) -> None:
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("count", "what"), thin([(2, "one of each set"), (2, "all"), (4, "one of each set")], 3)
+)
+def test_processes_together_do_what_one_does(count: int, what: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={count}", str(HERE / "processes.py"), str(tmp_path / "found")]
+    command += [f"--nproc-per-node={count}", str(HERE / "processes.py")]
+    command += [str(tmp_path / "found"), what]
     result = subprocess.run(
         command,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         check=False,
     )
