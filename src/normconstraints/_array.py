@@ -581,6 +581,47 @@ def repeat(
     return state
 
 
+def conjugate_gradients(
+    system: Callable[[Array], Array],
+    right: Array,
+    rounds: int,
+    xp: Namespace,
+    *,
+    inverse: Array | float = 1.0,
+    axes: int | None = None,
+) -> Array:
+    """The solution of a system that is positive definite, near it after so many rounds.
+
+    Preconditioned by a factor for each entry, `inverse`; `axes` are those of one system, None for
+    all of them.
+    """
+
+    def inner(a: Array, b: Array) -> Array:
+        return xp.sum(a * b, axis=axes, keepdims=True)
+
+    def solve(system: Callable[[Array], Array], right: Array) -> Array:
+        def turn(state: Any) -> Any:
+            x, rest, way, size = state
+            turned = system(way)
+            bend = inner(way, turned)
+            step = size / xp.where(bend > 0, bend, 1.0)
+            x, rest = x + step * way, rest - step * turned
+            again = inner(rest, inverse * rest)
+            way = inverse * rest + again / xp.where(size > 0, size, 1.0) * way
+            return x, rest, way, again
+
+        start = (xp.zeros_like(right), right, inverse * right, inner(right, inverse * right))
+        solution: Array = repeat(turn, start, rounds, xp)[0]
+        return solution
+
+    if _is_jax(xp) and is_traced(right):
+        # The rounds are not linear in the right side, as what JAX transposes has to be.
+        linear = sys.modules["jax"].lax.custom_linear_solve
+        solution: Array = linear(system, right, solve, symmetric=True)
+        return solution
+    return solve(system, right)
+
+
 def _leaves(state: Any) -> list[Any]:
     """The arrays in nested lists and tuples."""
     if not isinstance(state, list | tuple):

@@ -221,9 +221,7 @@ class Kernel:
             at = self._solved(x, norm, bound, _array.host_library(groups.w))
             share = self._share(norm, bound)
             system = _System(self, self.transformed(at.found) + at.found_multipliers / _SIGMA[0])
-            wide = groups.widen(g)
-            finite = groups.finite & groups.every(xp.isfinite(g))
-            h = self.flat(xp.where(finite, wide, xp.zeros_like(wide)))
+            h = self.flat(groups.widen(g))
             # The exact weights are infinite. With mu added the result is off by a multiple of mu,
             # which two of them tell, and rounding by one of eps / mu.
             mu = self.eps ** (1 / 3)
@@ -233,7 +231,7 @@ class Kernel:
             )
             found = 2 * near - far
             found = _array.cast(self.unflat(found), g.dtype, xp)
-            return xp.where(outside & finite, found, g)
+            return xp.where(outside & groups.finite, found, g)
 
     # ------------------------------------------------------------------------------ the iteration
 
@@ -463,16 +461,4 @@ class _System:
             matrix = xp.reshape(system(xp.reshape(unit, (size, *shape))), (size, size))
             return xp.reshape(_array.solve(matrix, flat[:, None], xp), shape)
 
-        def turn(state: Any) -> Any:
-            k, rest, way, square = state
-            turned = system(way)
-            bend = xp.sum(way * turned)
-            step = square / xp.where(bend > 0, bend, 1.0)
-            k, rest = k + step * way, rest - step * turned
-            again = xp.sum(rest * rest)
-            way = rest + again / xp.where(square > 0, square, 1.0) * way
-            return k, rest, way, again
-
-        start = (xp.zeros_like(right), right, right, xp.sum(right * right))
-        solution: Array = _array.repeat(turn, start, rounds, xp)[0]
-        return solution
+        return _array.conjugate_gradients(system, right, rounds, xp)

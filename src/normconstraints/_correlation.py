@@ -22,7 +22,7 @@ in it. So it grows, for the next stage to begin near its solution, and falls aga
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from normconstraints import _array, _host
 from normconstraints._array import Array
@@ -151,8 +151,7 @@ class CorrelationMatrices:
             along = spectrum.newton(self._diagonal_of(first), 4 * _ROUNDS)
             found = first - spectrum.spread(self._as_diagonal(along))
             found = m.back(self._without_diagonal(half(found, m, 1.0)))
-            finite = self.groups.finite & self.groups.every(xp.isfinite(g))
-            return xp.where(finite, _array.cast(found, g.dtype, xp), g)
+            return xp.where(self.groups.finite, _array.cast(found, g.dtype, xp), g)
 
     # ------------------------------------------------------------------------------- the stages
 
@@ -416,24 +415,13 @@ class _Spectrum:
 
     def _by_gradients(self, g: Array, rounds: int) -> Array:
         """Conjugate gradients with the diagonal of the system as preconditioner."""
-        xp, owner = self.xp, self.owner
-        weight = 1.0 / self._own
+        owner = self.owner
 
-        def inner(a: Array, b: Array) -> Array:
-            return xp.sum(a * b, axis=-1, keepdims=True)
+        def system(y: Array) -> Array:
+            return owner._diagonal_of(self.spread(owner._as_diagonal(y))) + self._ridge * y
 
-        def turn(state: Any) -> Any:
-            y, rest, way, size = state
-            turned = owner._diagonal_of(self.spread(owner._as_diagonal(way))) + self._ridge * way
-            bend = inner(way, turned)
-            step = size / xp.where(bend > 0, bend, 1.0)
-            y, rest = y + step * way, rest - step * turned
-            again = inner(rest, weight * rest)
-            way = weight * rest + again / xp.where(size > 0, size, 1.0) * way
-            return y, rest, way, again
-
-        start = (xp.zeros_like(g), g, weight * g, inner(g, weight * g))
-        return _array.repeat(turn, start, rounds, xp)[0]
+        inverse = 1.0 / self._own
+        return _array.conjugate_gradients(system, g, rounds, self.xp, inverse=inverse, axes=-1)
 
     def _moduli_squared(self) -> Array:
         real = self.owner._real(self.q)

@@ -1,0 +1,67 @@
+"""The derivatives that sets state themselves, in both modes of JAX and compiled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from thin import thin
+
+jax = pytest.importorskip("jax")
+
+import normconstraints as nc  # noqa: E402
+import normconstraints_jax  # noqa: E402, F401 - tells JAX of them
+from normconstraints import _convolution, _correlation  # noqa: E402
+from normconstraints.testing import examples  # noqa: E402
+
+STATED = [*{type(c): c for c in examples() if isinstance(c, nc.HasVJP)}.values()]
+
+
+def _fitting(c: nc.Constraint) -> tuple[Any, ...]:
+    """A weight outside, a gradient and a tangent."""
+    rng = np.random.default_rng(0)
+    for shape in ((5, 3), (5, 5), (8, 6), (6, 8), (2, 2, 3)):
+        w, g, t = (3 * rng.standard_normal(shape) for _ in range(3))
+        try:
+            outside = c.violation(w).any()
+        except ValueError:
+            continue
+        assert outside
+        return w, g, t
+    raise AssertionError(f"no shape for {c}")
+
+
+def _agree(c: nc.Constraint) -> Any:
+    w, g, t = _fitting(c)
+    stated = c._vjp(w, c(w), g, np)
+    along = c._vjp(w, c(w), t, np)
+
+    @jax.jit
+    def both(w: Any, g: Any, t: Any) -> tuple[Any, Any]:
+        _, pull = jax.vjp(c.project, w)
+        return pull(g)[0], jax.jvp(c.project, (w,), (t,))[1]
+
+    with jax.enable_x64(True):
+        pulled, pushed = both(w, g, t)
+    np.testing.assert_allclose(pulled, stated, rtol=1e-7, atol=1e-7)
+    np.testing.assert_allclose(pushed, along, rtol=1e-7, atol=1e-7)
+    assert np.abs(stated - g).max() > 1e-3  # or it says nothing
+    return stated
+
+
+@pytest.mark.parametrize("c", thin(STATED, 2), ids=lambda c: type(c).__name__)
+def test_both_modes_are_the_stated_product(c: nc.Constraint) -> None:
+    _agree(c)
+
+
+@pytest.mark.parametrize(
+    "c", [nc.Correlation(), nc.ConvOperatorBall(1.0, spatial=(5,), roles="ois")]
+)
+def test_where_systems_are_solved_by_conjugate_gradients(
+    c: nc.Constraint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    want = _agree(c)
+    monkeypatch.setattr(_correlation, "_DENSE", 1)
+    monkeypatch.setattr(_convolution, "_DENSE", 1)
+    np.testing.assert_allclose(_agree(c), want, rtol=1e-6, atol=1e-6)
