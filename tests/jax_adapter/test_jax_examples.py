@@ -36,7 +36,7 @@ def output(example: str) -> str:
 @pytest.mark.parametrize(
     ("example", "needs"),
     [
-        ("jax_optax", "optax"),
+        pytest.param("jax_optax", "optax", marks=pytest.mark.thorough),
         ("jax_nnx", "flax"),
         pytest.param("jax_linen", "flax", marks=pytest.mark.thorough),
         pytest.param("jax_equinox", "equinox", marks=pytest.mark.thorough),
@@ -63,6 +63,7 @@ def table(text: str) -> dict[tuple[str, str, str], list[float]]:
     return {(name, start, way): list(map(float, numbers)) for name, start, way, *numbers in rows}
 
 
+@pytest.mark.thorough
 def test_what_the_wrapper_costs_is_what_the_page_says() -> None:
     found = table(output("jax_inexact"))
     exact = {key: row for key, row in found.items() if key[2] == "apply_updates"}

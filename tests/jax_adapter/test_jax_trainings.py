@@ -252,7 +252,7 @@ def excess(training: Any, arrays: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("training", thin(TRAININGS, 2))
+@pytest.mark.parametrize("training", thin(TRAININGS, 3))
 def test_nothing_is_outside_after_any_step(training: Any, digits: Any) -> None:
     arrays, found, right = training(digits, constrain=True)
     assert len(found) == STEPS

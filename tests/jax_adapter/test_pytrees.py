@@ -133,6 +133,7 @@ def test_constraints_in_a_tree_are_mapped_over() -> None:
     assert jax.tree_util.keystr(with_paths[0][0]) == "['a'].lower"
 
 
+@pytest.mark.thorough
 def test_monotone_states_its_derivative_to_jax_in_both_modes() -> None:
     c, w = nc.Monotone(axis=0), jnp.asarray([3.0, 1.0, 2.0, 5.0])
     expected = np.array([[1 / 3] * 3 + [0.0]] * 3 + [[0.0] * 3 + [1.0]])

@@ -92,7 +92,7 @@ def largest(x: Any) -> Any:
 BIT_FOR_BIT = {"box", "sparse"}
 
 
-@pytest.mark.parametrize("name", thin(SETS, 4))
+@pytest.mark.parametrize("name", thin(SETS, 6))
 def test_the_numbers_are_the_same(name: str) -> None:
     weight, bias = SETS[name]
     rules = {"*.kernel": weight, "*.bias": bias}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from thin import thin
 
 jax = pytest.importorskip("jax")
 
@@ -26,7 +27,7 @@ CHOICES: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("name", thin(CHOICES, 3))
 def test_the_compiler_is_kept_from_computing_them_twice(name: str) -> None:
     """On a GPU it did, and a norm that differed from itself left nothing to choose."""
     choose = CHOICES[name]

@@ -56,7 +56,7 @@ def test_both_modes_are_the_stated_product(c: nc.Constraint) -> None:
 
 
 @pytest.mark.parametrize(
-    "c", [nc.Correlation(), nc.ConvOperatorBall(1.0, spatial=(5,), roles="ois")]
+    "c", thin([nc.Correlation(), nc.ConvOperatorBall(1.0, spatial=(5,), roles="ois")], 2)
 )
 def test_where_systems_are_solved_by_conjugate_gradients(
     c: nc.Constraint, monkeypatch: pytest.MonkeyPatch

@@ -31,6 +31,7 @@ def run(example: str, backend: str) -> str:
     return done.stdout
 
 
+@pytest.mark.thorough
 @only_on("torch")
 def test_the_page_shows_what_the_command_prints() -> None:
     page = (ROOT / "docs/keras.md").read_text(encoding="utf-8")

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
     ("example", "needs", "weights"),
     [
         ("torch_plain", "torch", 4),
-        ("torch_fsdp", "torch", 4),
+        pytest.param("torch_fsdp", "torch", 4, marks=pytest.mark.thorough),
         pytest.param("torch_lightning", "lightning", 2, marks=pytest.mark.thorough),
         pytest.param("torch_trainer", "transformers", 7, marks=pytest.mark.thorough),
     ],

@@ -476,6 +476,7 @@ def test_a_sharded_weight_is_refused() -> None:
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.thorough
 def test_the_one_way_door_is_as_the_page_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     door = importlib.import_module("torch_one_way_door")
