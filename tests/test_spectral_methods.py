@@ -13,6 +13,7 @@ from test_spectral_sets import made, normal
 from thin import thin
 
 import normconstraints as nc
+from normconstraints import _host_spectral
 from normconstraints import _spectral_methods as methods
 
 UNIT = 2.0**-52
@@ -126,6 +127,54 @@ def test_clusters_at_the_bound_stay(method: str, n: int) -> None:
             for x in (w, torch.asarray(w), w.astype(np.float32)):
                 p = ball(x)
                 assert bool((ball(p) == p).all()), (seed, gap)
+
+
+# --------------------------------------------------------- torch in host memory, single precision
+
+
+@pytest.mark.parametrize("above", [0, 1, 3, 20, 23, 24])
+@pytest.mark.parametrize("gap", [0.0, 1e-7, 1e-5, 1e-2])
+@pytest.mark.parametrize("spread", [0.0, 1e-7, 1e-6, 1e-5, 1e-2])
+def test_singular_values_around_the_bound(above: int, gap: float, spread: float) -> None:
+    """So many are above by so much, in a cluster or not; the others are below by as much."""
+    k = np.arange(24)
+    for seed in range(3):
+        values = np.where(k < above, 1 + gap + spread * (above - k), 1 - gap - spread * (k - above))
+        w = torch.asarray(made(values, 40, 24, seed).astype(np.float32))
+        p = nc.SpectralBall(1.0, method="gram")(w)
+        want = _with(w.double().numpy(), lambda y: np.minimum(y, 1))
+        off = np.linalg.norm(p.double().numpy() - want)
+        # A member for the library may be outside by its tolerance.
+        assert off <= (2.0**-24 + nc.tolerance(w) / 5) * np.linalg.norm(want)
+        assert torch.equal(nc.SpectralBall(1.0, method="gram")(p), p)
+        if gap + spread > 1e-4 and above:
+            assert off <= 2.0**-24 * np.linalg.norm(want)
+            assert np.linalg.norm(p.double().numpy(), 2) <= 1 + 2.0**-23
+
+
+def test_matrices_of_a_batch_have_their_own_count_above_the_bound() -> None:
+    parts = [made(size * np.geomspace(1, 0.1, 12), 20, 12, 1) for size in (0.5, 0.999, 1.5, 9.0)]
+    w = torch.asarray(np.stack(parts).astype(np.float32))
+    radius = torch.tensor([1.0, 1.0, 1.0, 3.0])
+    found = nc.SpectralBall(radius, method="gram")(w)
+    for x, p, r in zip(w, found, radius, strict=True):
+        alone = nc.SpectralBall(float(r), method="gram")(x)
+        torch.testing.assert_close(p, alone, rtol=0, atol=2.0**-22)
+        assert torch.equal(p, x) == bool(r > torch.linalg.matrix_norm(x, 2))
+
+
+@pytest.mark.parametrize("precision", ["medium", "high"])
+def test_products_of_fewer_digits_do_no_harm(precision: str) -> None:
+    w = torch.asarray(made(3 * np.geomspace(1, 0.1, 64), 64, 64).astype(np.float32))
+    want = nc.SpectralBall(1.0)(w)
+    torch.set_float32_matmul_precision(precision)
+    try:
+        found = nc.SpectralBall(1.0, method="gram")(w)
+        assert not _host_spectral._is_exact(torch)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert _host_spectral._is_exact(torch)
+    torch.testing.assert_close(found, want, rtol=0, atol=2.0**-23)
 
 
 # ------------------------------------------------------------------------------- the polynomials

@@ -124,11 +124,11 @@ class Spectra(ABC):
         """The weight with the matrices outside replaced by the nearest ones."""
         with _array.quiet(self.xp):
             library = _host.name_of(self.groups.w, self.groups.precision)
-            outside = self._surely_outside(find, library)
+            outside = self._plainly_outside(find, library)
             if outside is None:
                 _, outside = self._off(find)
-                if library is not None and not _host.count(outside & self.groups.finite, library):
-                    return _array.copy(self.groups.w, self.xp)
+            if library is not None and not _host.count(outside & self.groups.finite, library):
+                return _array.copy(self.groups.w, self.xp)
             return self._put(self._nearest(find), outside)
 
     def violation(self, find: Find) -> Array:
@@ -170,8 +170,8 @@ class Spectra(ABC):
         found = self.matrices.back(found) / self._scale
         return self.groups.put_back(found, every if where is None else where)
 
-    def _surely_outside(self, find: Find, library: str | None) -> Array | None:
-        """All matrices, where it is plain without their spectra that they have to move."""
+    def _plainly_outside(self, find: Find, library: str | None) -> Array | None:
+        """Those that have to move, as groups, if it is plain of all without exact spectra."""
         return None
 
     @abstractmethod
@@ -270,7 +270,7 @@ class SingularSpectra(Spectra):
     """Whether the set asks for the largest singular value alone, and that it be small."""
     _parts: tuple[Array, Array, Array] | None = None
 
-    def _surely_outside(self, find: Find, library: str | None) -> Array | None:
+    def _plainly_outside(self, find: Find, library: str | None) -> Array | None:
         if not self.capped or library is None or not self.size:
             return None
         least, most = self._bounds()

@@ -120,11 +120,33 @@ class GramSpectra(_Evened):
         squares = self.xp.where(squares > 0, squares, self.xp.zeros_like(squares))
         return self.xp.sqrt(squares) / self._factor
 
+    _in_single: _host_spectral.Eigen | None = None
+
+    def _eigen(self, library: str | None) -> _host_spectral.Eigen | None:
+        """Eigenvectors in single precision, where there is a use for them."""
+        if library != "torch" or not self.groups.precision.by_factor or not self.size:
+            return None
+        if self._in_single is None:
+            self._in_single = _host_spectral.eigen(self._tall.detach())
+        return self._in_single
+
+    def _plainly_outside(self, find: Find, library: str | None) -> Array | None:
+        eigen = self._eigen(library)
+        if eigen is None:
+            return super()._plainly_outside(find, library)
+        largest, off = self.xp.sqrt(eigen.largest) / self._factor, _host_spectral.CLOSE
+        outside = find((1.0 - off) * largest).amount > 2 * self.slack * largest
+        doubtful = ~outside & (find((1.0 + off) * largest).amount > 0)
+        return None if _host.count(doubtful, "torch") else self._of_groups(outside)
+
     def _nearest(self, find: Find) -> Array:
         library = _host.name_of(self.groups.w, self.groups.precision)
-        if library == "torch" and self.groups.precision.by_factor:
-            bound = find(self._bounds()[1]).values * self._factor
-            found, far = _host_spectral.capped(self._tall.detach(), bound)
+        eigen = self._eigen(library)
+        if eigen is not None:
+            # Where nothing is above the bound the largest value is what it may be.
+            most = self.xp.sqrt(eigen.largest) / self._factor
+            bound = find(2.0 * most).values * self._factor
+            found, far = _host_spectral.capped(self._tall.detach(), bound, eigen)
             if not _host.count(far, library):
                 return self._untall(found)
         x, doubt = self._once(find, self._tall)
