@@ -2,8 +2,8 @@
 
 Errors are the largest over matrices of all condition numbers from 1 to 1e8: of the largest singular
 value over the bound, in eps, and of the distance from the exact result, relative to its norm. Times
-are parts of what a decomposition, capped and multiplied by hand, takes in the library in float32.
-Medians of alternating rounds; --device cuda for a GPU.
+are parts of what a decomposition, capped and multiplied by hand, takes in the library in float32,
+of a square matrix of normal numbers. Medians of alternating rounds; --device cuda for a GPU.
 """
 
 # pyright: reportMissingImports=false
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -29,6 +30,8 @@ METHODS = ("svd", "gram", "polar")
 CONDITIONS = (1e0, 1e2, 1e4, 1e6, 1e8)
 RATIOS = (1.01, 2.0, 10.0, 1e2, 1e4)
 """The largest singular value over the bound."""
+BOUNDS = (0.5, 0.9)
+"""The bound over the largest singular value, where times are taken."""
 
 
 def matrices(m: int, n: int, condition: float) -> Any:
@@ -131,24 +134,34 @@ def calls(library: str, data: Any, radius: float) -> dict[str, Callable[[], Any]
 
 
 def times(libraries: list[str], sizes: list[int], rounds: int) -> Table:
-    """A table of the times of each method, as parts of that by hand."""
-    table = Table(title="time / svd, cap and multiply by hand in float32")
-    for column in ("library", "matrix", *METHODS):
+    """A table of the times of each method as parts of that by hand, and of what all are off by."""
+    title = "float32: time / svd, cap and multiply by hand | over the bound in eps | distance"
+    table = Table(title=title)
+    for column in ("library", "matrix", "bound", "by hand", *METHODS):
         table.add_column(column)
     for library in libraries:
-        for size in sizes:
+        for size, share in itertools.product(sizes, BOUNDS):
             data = np.random.default_rng(0).standard_normal((size, size), dtype=np.float32)
-            todo = calls(library, data, size**0.5)  # half of the largest singular value
-            for call in todo.values():
-                timed(call)
+            u, s, vh = np.linalg.svd(data.astype(np.float64))
+            radius = float(share * s[0])
+            exact = (u * np.minimum(s, radius)) @ vh
+            todo = calls(library, data, radius)
+            off = {name: accuracy(call(), exact, radius) for name, call in todo.items()}
             seconds: dict[str, list[float]] = {name: [] for name in todo}
             for _ in track(range(rounds), f"{library} {size}", transient=True):
                 for name, call in todo.items():
                     seconds[name].append(timed(call))
             middle = {name: statistics.median(s) for name, s in seconds.items()}
-            cells = [f"{middle[method] / middle['by hand']:.2f}" for method in METHODS]
-            table.add_row(library, f"{size} x {size}", *cells)
+            cells = [f"{middle[name] / middle['by hand']:.2f} | {off[name]}" for name in todo]
+            table.add_row(library, str(size), f"{share:g}", *cells)
     return table
+
+
+def accuracy(found: Any, exact: Any, radius: float) -> str:
+    """How far the largest singular value is over the bound, and the distance from the result."""
+    p = np.asarray(found.cpu() if torch.is_tensor(found) else found, dtype=np.float64)
+    over = (np.linalg.norm(p, 2) / radius - 1) / float(np.finfo(np.float32).eps)
+    return f"{over:.1f} | {np.linalg.norm(p - exact) / np.linalg.norm(exact):.0e}"
 
 
 def main() -> None:
@@ -159,7 +172,7 @@ def main() -> None:
     parser.add_argument("--libraries", nargs="+")
     parser.add_argument("--no-errors", action="store_true")
     given = parser.parse_args()
-    console = Console(width=110)
+    console = Console(width=140)
     cuda = given.device == "cuda"
     if not given.no_errors:
         for dtype, shape in (("float32", (16, 12)), ("float64", (16, 12))):
