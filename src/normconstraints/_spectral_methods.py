@@ -86,9 +86,9 @@ class _Evened(SingularSpectra):
         p = self.groups.precision
         return p.eps if p.wide is None else self.xp.finfo(p.wide).eps
 
-    def _untall(self, x: Array) -> Array:
-        """What `_tall` was made of."""
-        x = x / self._factor[..., None]
+    def _untall(self, x: Array, factor: Array | float) -> Array:
+        """What tall matrices were made of, with a factor for each spectrum."""
+        x = x / factor if isinstance(factor, float) else x / factor[..., None]
         return mirrored(x, self.matrices) if self._wide else x
 
     def _gram(self, x: Array) -> Array:
@@ -147,34 +147,38 @@ class GramSpectra(_Evened):
             most = self.xp.sqrt(eigen.largest) / self._factor
             bound = find(2.0 * most).values * self._factor
             found, far = _host_spectral.capped(self._tall.detach(), bound, eigen)
-            if not _host.count(far, library):
-                return self._untall(found)
-        x, doubt = self._once(find, self._tall)
+            if not _host.count(far, "torch"):
+                return self._untall(found, self._factor)
+        x, doubt = self._once(find, self._tall, self._factor)
         again = doubt > self.slack / 4
         if library is None or _host.count(again, library):
             # The columns of the first result are no longer than they should be. So the second one
             # begins near the end, where nothing is lost.
-            second, _ = self._once(find, x)
+            second, _ = self._once(find, x, 1.0)
             x = self.xp.where(again[..., None], second, x)
-        return self._untall(x)
+        return self._untall(x, 1.0)
 
-    def _once(self, find: Find, x: Array) -> tuple[Array, Array]:
-        """Tall matrices with the values that are found, and how far they may be off, relative."""
+    def _once(self, find: Find, x: Array, factor: Array | float) -> tuple[Array, Array]:
+        """Tall matrices, given times a factor, with the values that are found.
+
+        And how far they may be off, relative.
+        """
         xp = self.xp
         even = self._even(x)
-        x, factor = x * even, self._factor * even[..., 0]
+        x, factor = x * even, factor * even[..., 0]
         _, v = _array.eigh(self._gram(x), xp)
         v = xp.flip(v, axis=-1)
         b = _array.product(x, v, xp)
         # Eigenvalues are off by the square of the largest singular value; norms of columns are not.
         y = xp.sqrt(xp.sum(self._squares(b), axis=-2))
-        f = find(y / factor).values * factor
-        ratio = xp.where(y > 0, f / xp.where(y > 0, y, 1.0), 1.0)
+        f = find(y / factor).values
+        # Not relative to the factor, beside which a bound may be below the smallest number.
+        ratio = xp.where(y > 0, f / xp.where(y > 0, y, 1.0), 1.0 / factor)
         result = _array.product(b * ratio[..., None, :], mirrored(v, self.matrices), xp)
         vectors = self.vectors(y)
         most = vectors.max(f)
         worst = vectors.max(y) * vectors.max(ratio) / xp.where(most > 0, most, 1.0)
-        return result / even, self._unit * self.size * worst**2
+        return result, self._unit * self.size * worst**2
 
 
 # ------------------------------------------------------------------------------------ products
@@ -228,7 +232,7 @@ class ProductSpectra(_Evened):
         most = self._largest(found)
         over = most > bound
         shrink = xp.where(over, bound / xp.where(over, most, 1.0), xp.ones_like(most))
-        return self._untall(found * shrink[..., None])
+        return self._untall(found * shrink[..., None], self._factor)
 
     def _sign(self, x: Array) -> Array:
         """The matrix sign of tall matrices."""
@@ -269,8 +273,8 @@ class SignSpectra(ProductSpectra):
         return self._sign(x + 8 * self._smallest * noise)
 
     def _nearest(self, find: Find) -> Array:
-        target = find(self.values()).values * self._factor
-        return self._untall(target[..., None] * self._signed())
+        target = find(self.values()).values
+        return self._untall(target[..., None] * self._signed(), 1.0)
 
 
 # Odd polynomials of degree 5, as coefficients of x, of its third and of its fifth power. Each is
