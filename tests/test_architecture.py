@@ -37,9 +37,44 @@ def test_importing_the_core_loads_little_of_the_standard_library() -> None:
         "print(*{m.split('.')[0] for m in set(sys.modules) - known})"
     )
     ours = {"normconstraints", "__future__", "bisect", "copy", "dataclasses", "fnmatch"}
-    exact = {"decimal"}  # Affine makes its equations orthogonal in it
-    assert {m for m in loaded.split() if not m.startswith("_")} <= ours | exact
+    assert {m for m in loaded.split() if not m.startswith("_")} <= ours
     assert "normconstraints" in loaded.split()
+
+
+def test_sets_are_imported_when_they_are_asked_for() -> None:
+    """All together take longer than NumPy; which are loaded at once are those of examples."""
+    loaded = _python(
+        "import sys, normconstraints as nc; sets = 'normconstraints.sets.'; "
+        "loaded = lambda: {m.removeprefix(sets) for m in sys.modules if m.startswith(sets)}; "
+        "first = loaded(); config = {'constraint': 'TopK', 'parameters': {'k': 1, 'axis': 0}}; "
+        "print(len(first), nc.from_config(config), nc.UnitNorm.__name__, loaded() - first)"
+    )
+    count, _, rest = loaded.partition(" ")
+    assert int(count) < 8
+    assert rest.startswith("TopK(k=1, axis=0) UnitNorm {")
+    assert set(rest.partition("{")[2][:-1].split(", ")) == {"'top_k'", "'unit_norm'"}
+
+
+def test_every_name_of_a_set_leads_to_its_file() -> None:
+    assert set(nc.sets.FILES) == set(nc.sets.__all__) <= set(nc.__all__)
+    files = {p.stem for p in Path(nc.sets.__file__).parent.glob("*.py")} - {"__init__"}
+    assert set(nc.sets.FILES.values()) == files
+    for name, file in nc.sets.FILES.items():
+        cls = getattr(nc, name)
+        assert (cls.__name__, cls.__module__) == (name, f"normconstraints.sets.{file}")
+    for module in (nc, nc.sets):
+        assert set(module.__all__) <= set(dir(module))
+        with pytest.raises(AttributeError, match=f"module '{module.__name__}' has no attribute"):
+            module.MaxNrm  # noqa: B018
+
+
+def test_the_name_of_a_set_that_is_not_imported_is_taken() -> None:
+    message = _python(
+        "import normconstraints as nc\n"
+        "try:\n    nc.register(type('TopK', (nc.Constraint,), {}))\n"
+        "except ValueError as error:\n    print(error)"
+    )
+    assert message == "register: the name TopK is taken by normconstraints.sets.top_k"
 
 
 def test_numpy_arrays_need_no_other_framework() -> None:
@@ -52,6 +87,8 @@ def test_numpy_arrays_need_no_other_framework() -> None:
 
 @pytest.mark.parametrize("module", [nc, testing])
 def test_all_is_what_is_public(module: object) -> None:
+    for name in module.__all__:  # type: ignore[attr-defined]
+        getattr(module, name)  # which loads it
     names = vars(module)
     public = {
         name

@@ -1,6 +1,9 @@
 """Constraints on weights, for arrays of every library that follows the array API standard."""
 
-from normconstraints import derivatives, functional, layout, schedules, weights
+import importlib
+import typing
+
+from normconstraints import derivatives, layout, schedules, sets, weights
 from normconstraints.as_matrix import AsMatrix
 from normconstraints.compose import Intersection, Sequence
 from normconstraints.config import from_config, to_config
@@ -36,62 +39,65 @@ from normconstraints.modes import (
 )
 from normconstraints.rules import Bound, Rules
 from normconstraints.schedules import Scheduled
-from normconstraints.sets import (
-    Affine,
-    Birkhoff,
-    Box,
-    CappedSimplex,
-    Circulant,
-    ConvOperatorBall,
-    Correlation,
-    FixedNorm,
-    FixedSum,
-    GlobalNorm,
-    GroupL1Ball,
-    GroupTopK,
-    HalfSpace,
-    Hyperplane,
-    L1Ball,
-    L1InfBall,
-    L1Sphere,
-    LInfBall,
-    Mask,
-    MaxNorm,
-    MaxRank,
-    MinMaxNorm,
-    MinNorm,
-    Monotone,
-    NOfM,
-    NonNeg,
-    NonNegUnitNorm,
-    NonPos,
-    NuclearBall,
-    Orthogonal,
-    PositiveSemidefinite,
-    SecondOrderCone,
-    SignPattern,
-    Simplex,
-    SingularValues,
-    SkewSymmetric,
-    Slab,
-    SolidSimplex,
-    SparseSimplex,
-    SpecialOrthogonal,
-    SpectralBall,
-    SpectralSphere,
-    Spectraplex,
-    Symmetric,
-    Tied,
-    Toeplitz,
-    TopK,
-    Transport,
-    Triangular,
-    UnitNorm,
-    UnitRMS,
-    WeightedL1Ball,
-    ZeroMean,
-)
 from normconstraints.wrappers import Masked, Relaxed, Translated
+
+if typing.TYPE_CHECKING:
+    from normconstraints import functional
+    from normconstraints.sets import (
+        Affine,
+        Birkhoff,
+        Box,
+        CappedSimplex,
+        Circulant,
+        ConvOperatorBall,
+        Correlation,
+        FixedNorm,
+        FixedSum,
+        GlobalNorm,
+        GroupL1Ball,
+        GroupTopK,
+        HalfSpace,
+        Hyperplane,
+        L1Ball,
+        L1InfBall,
+        L1Sphere,
+        LInfBall,
+        Mask,
+        MaxNorm,
+        MaxRank,
+        MinMaxNorm,
+        MinNorm,
+        Monotone,
+        NOfM,
+        NonNeg,
+        NonNegUnitNorm,
+        NonPos,
+        NuclearBall,
+        Orthogonal,
+        PositiveSemidefinite,
+        SecondOrderCone,
+        SignPattern,
+        Simplex,
+        SingularValues,
+        SkewSymmetric,
+        Slab,
+        SolidSimplex,
+        SparseSimplex,
+        SpecialOrthogonal,
+        SpectralBall,
+        SpectralSphere,
+        Spectraplex,
+        Symmetric,
+        Tied,
+        Toeplitz,
+        TopK,
+        Transport,
+        Triangular,
+        UnitNorm,
+        UnitRMS,
+        WeightedL1Ball,
+        ZeroMean,
+    )
 
 __all__ = [
     "Affine",
@@ -190,3 +196,19 @@ __all__ = [
     "tolerance",
     "weights",
 ]
+
+if not typing.TYPE_CHECKING:  # or every name would be one
+
+    def __getattr__(name: str) -> typing.Any:
+        """What takes long to import is when it is asked for: the sets, and their functions."""
+        if name == "functional":
+            return importlib.import_module("normconstraints.functional")
+        if name not in sets.FILES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = getattr(sets, name)
+        globals()[name] = found
+        return found
+
+
+def __dir__() -> list[str]:
+    return __all__

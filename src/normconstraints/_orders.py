@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from normconstraints.constraint import Constraint, registered
+from normconstraints.constraint import Constraint, is_registered
 
 # Sets are looked up by their registered names, so that this module needs none of them. What is
 # proved of two sets is proved of each group, and of a cone in larger groups than its own: a product
@@ -143,7 +143,7 @@ def exact_order(parts: tuple[Constraint, ...]) -> tuple[Constraint, ...] | None:
 def kind_of(constraint: Constraint) -> str:
     """The registered name of the class, "" of a class that only happens to have it."""
     name = type(constraint).__name__
-    return name if registered.get(name) is type(constraint) else ""
+    return name if is_registered(type(constraint)) else ""
 
 
 def _fits(constraint: Constraint, table: dict[str, dict[str, float]]) -> bool:

@@ -86,9 +86,8 @@ class _Evened(SingularSpectra):
         p = self.groups.precision
         return p.eps if p.wide is None else self.xp.finfo(p.wide).eps
 
-    def _untall(self, x: Array, factor: Array | float) -> Array:
-        """What tall matrices were made of, with a factor for each spectrum."""
-        x = x / factor if isinstance(factor, float) else x / factor[..., None]
+    def _untall(self, x: Array) -> Array:
+        """What tall matrices were made of."""
         return mirrored(x, self.matrices) if self._wide else x
 
     def _gram(self, x: Array) -> Array:
@@ -148,7 +147,7 @@ class GramSpectra(_Evened):
             bound = find(2.0 * most).values * self._factor
             found, far = _host_spectral.capped(self._tall.detach(), bound, eigen)
             if not _host.count(far, "torch"):
-                return self._untall(found, self._factor)
+                return self._untall(found / self._factor[..., None])
         x, doubt = self._once(find, self._tall, self._factor)
         again = doubt > self.slack / 4
         if library is None or _host.count(again, library):
@@ -156,7 +155,7 @@ class GramSpectra(_Evened):
             # begins near the end, where nothing is lost.
             second, _ = self._once(find, x, 1.0)
             x = self.xp.where(again[..., None], second, x)
-        return self._untall(x, 1.0)
+        return self._untall(x)
 
     def _once(self, find: Find, x: Array, factor: Array | float) -> tuple[Array, Array]:
         """Tall matrices, given times a factor, with the values that are found.
@@ -232,7 +231,7 @@ class ProductSpectra(_Evened):
         most = self._largest(found)
         over = most > bound
         shrink = xp.where(over, bound / xp.where(over, most, 1.0), xp.ones_like(most))
-        return self._untall(found * shrink[..., None], self._factor)
+        return self._untall(found * (shrink / self._factor)[..., None])
 
     def _sign(self, x: Array) -> Array:
         """The matrix sign of tall matrices."""
@@ -274,7 +273,7 @@ class SignSpectra(ProductSpectra):
 
     def _nearest(self, find: Find) -> Array:
         target = find(self.values()).values
-        return self._untall(target[..., None] * self._signed(), 1.0)
+        return self._untall(target[..., None] * self._signed())
 
 
 # Odd polynomials of degree 5, as coefficients of x, of its third and of its fifth power. Each is

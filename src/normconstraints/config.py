@@ -8,7 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from normconstraints._parameters import as_numbers
-from normconstraints.constraint import Parametrised, parameters, registered
+from normconstraints.constraint import (
+    Parametrised,
+    is_registered,
+    parameters,
+    registered,
+    registered_names,
+)
 
 
 def to_config(constraint: Parametrised) -> dict[str, Any]:
@@ -37,7 +43,7 @@ def to_config(constraint: Parametrised) -> dict[str, Any]:
     {'constraint': 'MaxNorm', 'parameters': {'max_value': 3.0, 'axis': 0}}
     """
     name = type(constraint).__name__
-    if registered.get(name) is not type(constraint):
+    if not is_registered(type(constraint)):
         raise TypeError(
             f"to_config: constraint must be of a registered class, got {constraint!r}; decorate "
             "the class with normconstraints.register"
@@ -74,10 +80,10 @@ def from_config(config: Mapping[str, Any]) -> Any:
             f"got {config!r}"
         )
     name, given = config["constraint"], config["parameters"]
-    cls = registered.get(name) if isinstance(name, str) else None
+    cls = registered(name) if isinstance(name, str) else None
     if cls is None:
         raise ValueError(
-            f"from_config: constraint must be one of {', '.join(sorted(registered))}, got "
+            f"from_config: constraint must be one of {', '.join(registered_names())}, got "
             f"{name!r}; a class of your own is known after its module is imported and if it is "
             "decorated with normconstraints.register"
         )

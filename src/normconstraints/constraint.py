@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Self, TypeVar, final
@@ -186,7 +187,7 @@ class Constraint(Parametrised, ABC):
         if not isinstance(other, Constraint):
             return NotImplemented
         # By its name: it is made of constraints, so that this module cannot know it.
-        both: Constraint = registered["Intersection"](self, other)
+        both: Constraint = _registered["Intersection"](self, other)
         return both
 
     @abstractmethod
@@ -280,8 +281,32 @@ def _rebuild(cls: type[Parametrised], values: dict[str, Any]) -> Parametrised:
 
 
 _C = TypeVar("_C", bound=type[Any])
-registered: dict[str, type[Any]] = {}
-"""The classes that a configuration may name."""
+_registered: dict[str, type[Any]] = {}
+"""The classes that a configuration may name, so far as their modules are imported."""
+_announced: dict[str, str] = {}
+"""The modules of those that may not be."""
+
+
+def announce(modules: dict[str, str]) -> None:
+    """Say which module registers a class of a name, for it to be imported when it is asked for."""
+    _announced.update(modules)
+
+
+def registered_names() -> list[str]:
+    """The names of all classes that a configuration may name."""
+    return sorted({*_registered, *_announced})
+
+
+def registered(name: str) -> type[Any] | None:
+    """The class of that name."""
+    if name not in _registered and name in _announced:
+        importlib.import_module(_announced[name])
+    return _registered.get(name)
+
+
+def is_registered(cls: type[Any]) -> bool:
+    """Whether the class is the one that its name stands for."""
+    return _registered.get(cls.__name__) is cls
 
 
 def register(cls: _C) -> _C:
@@ -292,11 +317,12 @@ def register(cls: _C) -> _C:
     ValueError
         If another class has that name.
     """
-    known = registered.get(cls.__name__, cls)
+    name, known = cls.__name__, _registered.get(cls.__name__)
+    owner = known.__module__ if known else _announced.get(name, cls.__module__)
     # The same class again is an edited module that was reloaded, in a notebook say.
-    if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-        raise ValueError(f"register: the name {cls.__name__} is taken by {known.__module__}")
-    registered[cls.__name__] = cls
+    if owner != cls.__module__ or (known and known.__qualname__ != cls.__qualname__):
+        raise ValueError(f"register: the name {name} is taken by {owner}")
+    _registered[name] = cls
     return cls
 
 

@@ -20,9 +20,11 @@ from normconstraints.constraint import (
     Decomposed,
     Grouped,
     Quadratic,
+    is_registered,
     parameters,
     parts,
     registered,
+    registered_names,
 )
 from normconstraints.testing import _exact, _laws, _mode_laws, _regimes
 from normconstraints.testing._exact import FORMATS, Oracle
@@ -128,9 +130,8 @@ def law_names() -> list[str]:
 def examples() -> list[Constraint]:
     """The examples in the files of all registered sets."""
     found: list[Constraint] = []
-    for name in sorted(registered):
-        cls = registered[name]
-        if issubclass(cls, Constraint):
+    for cls in map(registered, registered_names()):
+        if cls is not None and issubclass(cls, Constraint):
             given = getattr(sys.modules[cls.__module__], "EXAMPLES", ())
             found += [c for c in given if type(c) is cls]
     return found
@@ -326,7 +327,7 @@ def _identity_fault(constraint: Constraint, what: str) -> str:
     plain = not any(is_array(v) for v in parameters(constraint).values())
     if what == "pickle" and pickle.loads(pickle.dumps(constraint)) != constraint:
         return "pickle: not equal after a round trip"
-    if what == "config" and registered.get(type(constraint).__name__) is type(constraint):
+    if what == "config" and is_registered(type(constraint)):
         data = json.loads(json.dumps(config.to_config(constraint)))
         if config.from_config(data) != constraint:
             return "config: not equal after a round trip through JSON"
