@@ -6,7 +6,6 @@ import itertools
 import json
 import math
 import pickle
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +17,6 @@ import torch
 
 import normconstraints as nc
 from normconstraints import Intersection, Masked, Relaxed, Sequence, Translated, layout
-from normconstraints.constraint import registered
 from normconstraints.testing import check_constraint
 
 SIZE, COUNT = 5, 200
@@ -26,11 +24,8 @@ Project = Callable[[Any], Any]
 
 
 def made(name: str, *args: Any, **kwargs: Any) -> Any:
-    """A set by its registered name."""
-    if name not in registered:
-        file = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=N)(?=Of)", "_", name).lower()
-        pytest.importorskip(f"normconstraints.sets.{file}")
-    return registered[name](*args, **kwargs)
+    """A set by its name."""
+    return getattr(nc, name)(*args, **kwargs)
 
 
 def columns(seed: int = 0, scale: float = 2.0) -> Any:

@@ -820,11 +820,11 @@ def planted(mutant: Mutant) -> Iterator[None]:
     assert source.count(mutant.right) == 1, f"{mutant.bug}: the line is not there, or twice"
     text = source.replace(mutant.right, mutant.wrong)
     ast.parse(text)
-    known = dict(base.registered)
+    known = dict(base._registered)
     namespace: dict[str, Any] = {"__name__": module.__name__, "__file__": module.__file__}
     exec(compile(text, f"<{mutant.bug}>", "exec"), namespace)
-    base.registered.clear()
-    base.registered.update(known)
+    base._registered.clear()
+    base._registered.update(known)
     wrong = {f.__qualname__: f.__code__ for f in _functions(namespace, module.__name__)}
     functions = [
         f
