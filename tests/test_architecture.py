@@ -42,7 +42,7 @@ def test_importing_the_core_loads_little_of_the_standard_library() -> None:
 
 
 def test_sets_are_imported_when_they_are_asked_for() -> None:
-    """All together take longer than NumPy; which are loaded at once are those of examples."""
+    """Those that are loaded at once are in the examples of other modules."""
     loaded = _python(
         "import sys, normconstraints as nc; sets = 'normconstraints.sets.'; "
         "loaded = lambda: {m.removeprefix(sets) for m in sys.modules if m.startswith(sets)}; "

@@ -1,6 +1,6 @@
 """The sets, one in each file, which is imported when it is first asked for.
 
-All of them take longer than NumPy.
+Most of what an import would take is theirs.
 """
 
 from __future__ import annotations
