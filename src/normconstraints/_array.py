@@ -141,7 +141,7 @@ def precision(w: Array, xp: Namespace, owner: str, *, allow_complex: bool = True
     # have no device and take long to say so; CuPy's devices have no hash.
     if kind in _hosts or "cupy" in xp.__name__:
         key: tuple[Any, ...] = (kind, w.dtype)
-    elif _is_jax(xp):
+    elif is_jax(xp):
         key = (xp, w.dtype, _jax_x64())
     else:
         key = (kind, w.dtype, getattr(w, "device", None))
@@ -196,7 +196,7 @@ def _measure_precision(w: Array, xp: Namespace, owner: str) -> Precision:
 
 
 def _has_float64(w: Array, xp: Namespace) -> bool:
-    device = None if _is_jax(xp) else getattr(w, "device", None)
+    device = None if is_jax(xp) else getattr(w, "device", None)
     if "torch" in xp.__name__:
         return getattr(device, "type", None) != "mps"
     try:
@@ -208,10 +208,11 @@ def _has_float64(w: Array, xp: Namespace) -> bool:
 
 def fuses(xp: Namespace) -> bool:
     """Whether the library compiles chains of operations into one pass over memory."""
-    return _is_jax(xp)
+    return is_jax(xp)
 
 
-def _is_jax(xp: Namespace) -> bool:
+def is_jax(xp: Namespace) -> bool:
+    """Whether the library is JAX, which has its own control flow where it traces."""
     return bool(xp.__name__ == "jax.numpy")
 
 
@@ -318,7 +319,7 @@ def like(value: Any, w: Array, xp: Namespace, dtype: Any, name: str) -> Array:
     if isinstance(value, float | tuple):
         if _on_cuda(w):
             return _sent(value, w, dtype)
-        device = None if _is_jax(xp) else getattr(w, "device", None)
+        device = None if is_jax(xp) else getattr(w, "device", None)
         where = {} if device is None else {"device": device}  # MLX has no such argument
         return beside(xp.asarray(value, dtype=dtype, **where), w)
     if namespace(value, name) is not xp:
@@ -443,7 +444,7 @@ _PLAIN_RUN = 32
 def accurate_sum(x: Array, axes: tuple[int, ...], xp: Namespace) -> Array:
     """Sum over `axes`, which are kept with length 1; the error grows with log(size) at most."""
     # XLA adds complex numbers one after the other, and merges sums over axes into one.
-    serial = _is_jax(xp) and bool(xp.isdtype(x.dtype, "complex floating"))
+    serial = is_jax(xp) and bool(xp.isdtype(x.dtype, "complex floating"))
     if xp.__name__ in _ACCURATE_SUMS and not serial:
         return exchanged(xp.sum(x, axis=axes, keepdims=True), xp) if axes else x
     for axis in axes:
@@ -514,14 +515,6 @@ def fold(x: Array, axis: int, xp: Namespace) -> Array:
     return x
 
 
-def solve(a: Array, b: Array, xp: Namespace) -> Array:
-    """The solutions of linear systems, none of which is singular."""
-    # torch's own would wait for a CUDA device, to raise if one is.
-    if "torch" in xp.__name__:
-        return _torch.linalg.solve_ex(a, b)[0]
-    return xp.linalg.solve(a, b)
-
-
 def running_sum(x: Array, axis: int, xp: Namespace) -> Array:
     """The sum along an axis up to each entry, in the dtype of `x`."""
     # array_api_compat's asks for the namespace once more, of which torch.compile warns.
@@ -548,7 +541,7 @@ def settled(x: Array, xp: Namespace) -> Array:
     XLA may compute anew what is used twice, for a GPU in another order or with other roundings: a
     norm was then not equal to the largest norm that it was itself.
     """
-    if not (_is_jax(xp) and is_traced(x)):
+    if not (is_jax(xp) and is_traced(x)):
         return x
     lax = sys.modules["jax"].lax
     return lax.optimization_barrier(lax.stop_gradient(x))
@@ -567,7 +560,7 @@ def repeat(
     Once `over` holds turns change nothing: JAX leaves them out, and so does Python for a `library`
     of host memory.
     """
-    if _is_jax(xp) and any(is_traced(leaf) for leaf in _leaves(state)):
+    if is_jax(xp) and any(is_traced(leaf) for leaf in _leaves(state)):
         lax = sys.modules["jax"].lax
 
         def step(s: Any, _: Any) -> Any:
@@ -581,94 +574,11 @@ def repeat(
     return state
 
 
-def conjugate_gradients(
-    system: Callable[[Array], Array],
-    right: Array,
-    rounds: int,
-    xp: Namespace,
-    *,
-    inverse: Array | float = 1.0,
-    axes: int | None = None,
-) -> Array:
-    """The solution of a system that is positive definite, near it after so many rounds.
-
-    Preconditioned by a factor for each entry, `inverse`; `axes` are those of one system, None for
-    all of them.
-    """
-
-    def inner(a: Array, b: Array) -> Array:
-        return xp.sum(a * b, axis=axes, keepdims=True)
-
-    def solve(system: Callable[[Array], Array], right: Array) -> Array:
-        def turn(state: Any) -> Any:
-            x, rest, way, size = state
-            turned = system(way)
-            bend = inner(way, turned)
-            step = size / xp.where(bend > 0, bend, 1.0)
-            x, rest = x + step * way, rest - step * turned
-            again = inner(rest, inverse * rest)
-            way = inverse * rest + again / xp.where(size > 0, size, 1.0) * way
-            return x, rest, way, again
-
-        start = (xp.zeros_like(right), right, inverse * right, inner(right, inverse * right))
-        solution: Array = repeat(turn, start, rounds, xp)[0]
-        return solution
-
-    if _is_jax(xp) and is_traced(right):
-        # The rounds are not linear in the right side, as what JAX transposes has to be.
-        linear = sys.modules["jax"].lax.custom_linear_solve
-        solution: Array = linear(system, right, solve, symmetric=True)
-        return solution
-    return solve(system, right)
-
-
 def _leaves(state: Any) -> list[Any]:
     """The arrays in nested lists and tuples."""
     if not isinstance(state, list | tuple):
         return [state]
     return [leaf for part in state for leaf in _leaves(part)]
-
-
-# ------------------------------------------------------------------------------- decompositions
-
-
-def product(a: Array, b: Array, xp: Namespace) -> Array:
-    """The product of matrices with all the digits of their dtype."""
-    # XLA's default on a GPU or TPU is fewer than half of them.
-    return xp.matmul(a, b, precision="highest") if _is_jax(xp) else xp.matmul(a, b)
-
-
-def svd(x: Array, xp: Namespace) -> tuple[Array, Array, Array]:
-    """The left singular vectors, the values from the largest on, the right vectors as rows."""
-    if name_of(xp) == "mlx":  # whose singular vectors are those of both spaces, all of them
-        u, s, vh = xp.linalg.svd(x)
-        size = s.shape[-1]
-        return u[..., :size], s, vh[..., :size, :]
-    u, s, vh = xp.linalg.svd(x, full_matrices=False)
-    return u, s, vh
-
-
-def singular_values(x: Array, xp: Namespace) -> Array:
-    """The singular values, from the largest on."""
-    if name_of(xp) == "mlx":
-        return xp.linalg.svd(x, compute_uv=False)
-    return xp.linalg.svdvals(x)
-
-
-def eigh(x: Array, xp: Namespace) -> tuple[Array, Array]:
-    """The eigenvalues of self-adjoint matrices from the smallest on, and vectors as columns."""
-    values, vectors = xp.linalg.eigh(x)
-    return values, vectors
-
-
-def eigenvalues(x: Array, xp: Namespace) -> Array:
-    """The eigenvalues of self-adjoint matrices, from the smallest on."""
-    return xp.linalg.eigvalsh(x)
-
-
-def determinant_sign(x: Array, xp: Namespace) -> Array:
-    """The signs of the determinants."""
-    return xp.linalg.slogdet(x)[0]
 
 
 # ------------------------------------------------------------------------------------- writing
@@ -693,7 +603,7 @@ def unrecorded(xp: Namespace) -> AbstractContextManager[Any]:
 
 def quiet(xp: Namespace) -> AbstractContextManager[Any]:
     """A context in which NumPy does not warn of infinities and NaN that masks take out again."""
-    if "numpy" in xp.__name__ and not _is_jax(xp):
+    if "numpy" in xp.__name__ and not is_jax(xp):
         context: AbstractContextManager[Any] = sys.modules["numpy"].errstate(all="ignore")
         return context
     return nullcontext()
@@ -701,7 +611,7 @@ def quiet(xp: Namespace) -> AbstractContextManager[Any]:
 
 def check_writable(w: Array, xp: Namespace, owner: str) -> None:
     """Refuse what cannot be changed in place, before anything is computed."""
-    if _is_jax(xp):
+    if is_jax(xp):
         raise TypeError(
             f"{owner}: project_ needs an array that can be changed, and JAX arrays cannot; write "
             "w = constraint(w)"

@@ -31,7 +31,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
-from normconstraints import _array, _host
+from normconstraints import _array, _host, _linalg
 from normconstraints._array import Array
 from normconstraints._groups import Groups
 from normconstraints._norms import power_of_two
@@ -130,7 +130,7 @@ class Kernel:
     def _by_frequency(self, k: Array, m: Array) -> Array:
         xp, lead = self.xp, tuple(k.shape[:-2])
         rows = math.prod(lead) * self.out * self.into
-        y = _array.product(xp.reshape(k, (rows, self.points)), xp.matrix_transpose(m), xp)
+        y = _linalg.product(xp.reshape(k, (rows, self.points)), xp.matrix_transpose(m), xp)
         y = xp.matrix_transpose(xp.reshape(y, (*lead, self.out * self.into, m.shape[0])))
         return xp.reshape(y, (*lead, m.shape[0], self.out, self.into))
 
@@ -146,12 +146,12 @@ class Kernel:
         y = xp.reshape(y, (*lead, m.shape[0], self.out * self.into))
         rows = math.prod(lead) * self.out * self.into
         y = xp.reshape(xp.matrix_transpose(y), (rows, m.shape[0]))
-        return xp.reshape(_array.product(y, m, xp), (*lead, self.out * self.into, self.points))
+        return xp.reshape(_linalg.product(y, m, xp), (*lead, self.out * self.into, self.points))
 
     def largest(self, k: Array) -> Array:
         """The largest singular value of the matrices of one kernel."""
         # torch's singular values alone are rounded otherwise where something looks on.
-        return self.xp.max(_array.svd(self.transformed(k), self.xp)[1])
+        return self.xp.max(_linalg.svd(self.transformed(k), self.xp)[1])
 
     # --------------------------------------------------------------------------------- the weight
 
@@ -399,12 +399,12 @@ class _System:
     def __init__(self, owner: Kernel, v: Array) -> None:
         self.owner, self.xp, self.v = owner, owner.xp, v
         xp = self.xp
-        u, y, vh = _array.svd(v, xp)
+        u, y, vh = _linalg.svd(v, xp)
         self.u, self.vh = u, vh
         self.uh, self.right = xp.matrix_transpose(u), xp.matrix_transpose(vh)
         above = y > 1
         over = xp.where(above, y - 1, xp.zeros_like(y))
-        self.excess = _array.product(u * over[..., None, :], vh, xp)
+        self.excess = _linalg.product(u * over[..., None, :], vh, xp)
         """What the projection takes away."""
         f = xp.where(above, xp.ones_like(y), y)
         free = ~above
@@ -427,17 +427,17 @@ class _System:
     def applied(self, x: Array, weights: _Weights) -> Array:
         """Such a function times matrices."""
         xp = self.xp
-        left = _array.product(self.uh, x, xp)
-        m = _array.product(left, self.right, xp)
+        left = _linalg.product(self.uh, x, xp)
+        m = _linalg.product(left, self.right, xp)
         t = xp.matrix_transpose(m)
         core = weights[0] * (0.5 * (m + t)) + weights[1] * (0.5 * (m - t))
-        found = _array.product(_array.product(self.u, core, xp), self.vh, xp)
+        found = _linalg.product(_linalg.product(self.u, core, xp), self.vh, xp)
         if self.owner.out > self.owner.into:
-            rest = _array.product(x, self.right, xp) - _array.product(self.u, m, xp)
-            return found + _array.product(rest * weights[2][..., None, :], self.vh, xp)
+            rest = _linalg.product(x, self.right, xp) - _linalg.product(self.u, m, xp)
+            return found + _linalg.product(rest * weights[2][..., None, :], self.vh, xp)
         if self.owner.out < self.owner.into:
-            rest = left - _array.product(m, self.vh, xp)
-            return found + _array.product(self.u, rest * weights[2][..., None], xp)
+            rest = left - _linalg.product(m, self.vh, xp)
+            return found + _linalg.product(self.u, rest * weights[2][..., None], xp)
         return found
 
     def solved(
@@ -459,6 +459,6 @@ class _System:
             place = _array.places(xp.ones_like(flat), 0, xp)
             unit = xp.astype(place[:, None] == place[None, :], right.dtype)
             matrix = xp.reshape(system(xp.reshape(unit, (size, *shape))), (size, size))
-            return xp.reshape(_array.solve(matrix, flat[:, None], xp), shape)
+            return xp.reshape(_linalg.solve(matrix, flat[:, None], xp), shape)
 
-        return _array.conjugate_gradients(system, right, rounds, xp)
+        return _linalg.conjugate_gradients(system, right, rounds, xp)

@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from normconstraints import _array, _host
+from normconstraints import _array, _host, _linalg
 from normconstraints._array import Array
 from normconstraints._matrix_oracle import (
     Matrix,
@@ -140,11 +140,11 @@ class CorrelationMatrices:
             factor = 1.0 / xp.where(size > 1, size, 1.0)
             rest = factor[..., None] * member
             rest = rest - xp.where(size > 1, 1.0, size)[..., None] * unit
-            inner = self._real(_array.product(member, rest, xp))
+            inner = self._real(_linalg.product(member, rest, xp))
             edge = -xp.sum(xp.where(self._diagonal(inner), inner, 0.0), axis=-1)
             balanced = member - rest
             balanced = xp.where(self._diagonal(inner), (1.0 - edge)[..., None], balanced)
-            x, q = _array.eigh(balanced, xp)
+            x, q = _linalg.eigh(balanced, xp)
             spectrum = _Spectrum(self, xp.where(x > 0, factor * x, x), q)
             h = self._without_diagonal(half(m.of(self.groups.widen(g)), m, 1.0))
             first = spectrum.spread(h)
@@ -204,7 +204,7 @@ class CorrelationMatrices:
         stage = plan.at(at.stage)
         here = stage.size[..., None] * unit + (1.0 - stage.share)[..., None] * at.base
         y = at.y + search.step * at.way
-        x, q = _array.eigh(here + self._as_diagonal(y), xp)
+        x, q = _linalg.eigh(here + self._as_diagonal(y), xp)
         spectrum = _Spectrum(self, x, q)
         g = spectrum.diagonal - 1.0
         error = xp.max(abs(g), axis=-1, keepdims=True)
@@ -362,7 +362,7 @@ class _Spectrum:
         self.slopes = self._divided_differences()
         self.diagonal = self.xp.sum(self._squares * self.p[..., None, :], axis=-1)
         """Of the positive part."""
-        mixed = _array.product(self._squares, self.slopes, self.xp)
+        mixed = _linalg.product(self._squares, self.slopes, self.xp)
         own = self.xp.sum(mixed * self._squares, axis=-1)
         size = self.xp.max(own, axis=-1, keepdims=True)
         # What keeps the system regular, below what is rounded in it.
@@ -376,7 +376,7 @@ class _Spectrum:
         length = self.diagonal
         length = xp.sqrt(xp.where(length > 0, length, 1.0))
         rows = self.q / length[..., None]
-        part = _array.product(rows * self.p[..., None, :], mirrored(rows, self.owner.matrices), xp)
+        part = _linalg.product(rows * self.p[..., None, :], mirrored(rows, self.owner.matrices), xp)
         return half(part, self.owner.matrices, 1.0)
 
     def _divided_differences(self) -> Array:
@@ -390,9 +390,9 @@ class _Spectrum:
 
     def spread(self, h: Array) -> Array:
         """The derivative along h."""
-        inner = _array.product(_array.product(self.qh, h, self.xp), self.q, self.xp)
-        return _array.product(
-            _array.product(self.q, self.slopes * inner, self.xp), self.qh, self.xp
+        inner = _linalg.product(_linalg.product(self.qh, h, self.xp), self.q, self.xp)
+        return _linalg.product(
+            _linalg.product(self.q, self.slopes * inner, self.xp), self.qh, self.xp
         )
 
     def newton(self, g: Array, rounds: int) -> Array:
@@ -409,9 +409,9 @@ class _Spectrum:
         if self.owner.groups.precision.is_complex:
             parts = [xp.real(pairs), xp.imag(pairs)]
         w = self.slopes[..., None, :, :]
-        system = sum(xp.sum(_array.product(k, w, xp) * k, axis=-1) for k in parts)
+        system = sum(xp.sum(_linalg.product(k, w, xp) * k, axis=-1) for k in parts)
         system = system + self.owner._as_diagonal(xp.zeros_like(g) + self._ridge)
-        return _array.solve(system, g[..., None], xp)[..., 0]
+        return _linalg.solve(system, g[..., None], xp)[..., 0]
 
     def _by_gradients(self, g: Array, rounds: int) -> Array:
         """Conjugate gradients with the diagonal of the system as preconditioner."""
@@ -421,7 +421,7 @@ class _Spectrum:
             return owner._diagonal_of(self.spread(owner._as_diagonal(y))) + self._ridge * y
 
         inverse = 1.0 / self._own
-        return _array.conjugate_gradients(system, g, rounds, self.xp, inverse=inverse, axes=-1)
+        return _linalg.conjugate_gradients(system, g, rounds, self.xp, inverse=inverse, axes=-1)
 
     def _moduli_squared(self) -> Array:
         real = self.owner._real(self.q)

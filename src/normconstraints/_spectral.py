@@ -28,7 +28,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from normconstraints import _array, _host
+from normconstraints import _array, _host, _linalg
 from normconstraints._array import Array
 from normconstraints._groups import Groups
 from normconstraints._norms import measure, power_of_two
@@ -217,10 +217,10 @@ class Spectra(ABC):
         """
         if self.groups.precision.wide is not None:
             return v
-        gram = _array.product(mirrored(v, self.matrices), v, self.xp)
+        gram = _linalg.product(mirrored(v, self.matrices), v, self.xp)
         unit = self.is_diagonal(_real(gram[..., 0, :], self.matrices))
         off = self.xp.where(unit, 1.0 - gram, -gram)
-        return v + 0.5 * _array.product(v, off, self.xp)
+        return v + 0.5 * _linalg.product(v, off, self.xp)
 
     def is_diagonal(self, y: Array) -> Array:
         """The diagonals of square matrices with as many rows as a spectrum is long."""
@@ -293,7 +293,7 @@ class SingularSpectra(Spectra):
         norm = xp.sqrt(xp.sum(columns, axis=-1, keepdims=True))
         length = xp.ones_like(norm)
         for _ in range(8):
-            v = _array.product(xt, _array.product(x, v, xp), xp)
+            v = _linalg.product(xt, _linalg.product(x, v, xp), xp)
             length = xp.sqrt(xp.sum(v * v, axis=-2, keepdims=True))
             v = v / xp.where(length > 0, length, 1.0)
         return xp.sqrt(length)[..., 0], norm[..., 0]
@@ -301,19 +301,19 @@ class SingularSpectra(Spectra):
     def values(self) -> Array:
         """The singular values alone."""
         blank = self._blank()
-        return _array.singular_values(self.x, self.xp) if blank is None else blank
+        return _linalg.singular_values(self.x, self.xp) if blank is None else blank
 
     def decomposed(self) -> tuple[Array, Array, Array]:
         """The left singular vectors as columns, the values, the right ones as rows, conjugated."""
         if self._parts is None:
-            self._parts = self._even_parts(*_array.svd(self.x, self.xp))
+            self._parts = self._even_parts(*_linalg.svd(self.x, self.xp))
         return self._parts
 
     def _even_parts(self, u: Array, y: Array, vh: Array) -> tuple[Array, Array, Array]:
         if self.groups.precision.wide is not None:
             return u, y, vh
         u, v = self._evened(u), self._evened(mirrored(vh, self.matrices))
-        turned = _array.product(mirrored(u, self.matrices), self.x, self.xp)
+        turned = _linalg.product(mirrored(u, self.matrices), self.x, self.xp)
         y = self.xp.sum(_real(self.xp.matrix_transpose(turned) * v, self.matrices), axis=-2)
         y = self.xp.where(y > 0, y, self.xp.zeros_like(y))
         return u, y, mirrored(v, self.matrices)
@@ -354,30 +354,30 @@ class SingularSpectra(Spectra):
 
     def composed(self, u: Array, values: Array, vh: Array) -> Array:
         """The matrices of these singular vectors with other values."""
-        return _array.product(u * values[..., None, :], vh, self.xp)
+        return _linalg.product(u * values[..., None, :], vh, self.xp)
 
     def _pulled_back(self, find: Find, g: Array, convex: bool) -> Array:
         xp, matrices = self.xp, self.matrices
         u, y, vh = self.decomposed()
         change = find(y)
         uh, v = mirrored(u, matrices), mirrored(vh, matrices)
-        left, right = _array.product(uh, g, xp), _array.product(g, v, xp)
-        m = _array.product(left, v, xp)
+        left, right = _linalg.product(uh, g, xp), _linalg.product(g, v, xp)
+        m = _linalg.product(left, v, xp)
         f, free = change.values, change.free
         both = free[..., None] & free[..., None, :]
         pairs = f[..., None] + f[..., None, :], y[..., None] + y[..., None, :]
         mean = self._quotient(*pairs, both, convex)
         core = self._spread(half(m, matrices, 1.0), y, change, convex)
         core = core + mean * half(m, matrices, -1.0)
-        found = _array.product(_array.product(u, core, xp), vh, xp)
+        found = _linalg.product(_linalg.product(u, core, xp), vh, xp)
         # What is at right angles to all singular vectors on one side.
         ratio = self._quotient(f, y, free, convex)
         if matrices.rows > self.size:
-            rest = (right - _array.product(u, m, xp)) * ratio[..., None, :]
-            found = found + _array.product(rest, vh, xp)
+            rest = (right - _linalg.product(u, m, xp)) * ratio[..., None, :]
+            found = found + _linalg.product(rest, vh, xp)
         if matrices.cols > self.size:
-            rest = (left - _array.product(m, vh, xp)) * ratio[..., None]
-            found = found + _array.product(u, rest, xp)
+            rest = (left - _linalg.product(m, vh, xp)) * ratio[..., None]
+            found = found + _linalg.product(u, rest, xp)
         return found
 
 
@@ -403,7 +403,7 @@ class SignedSpectra(SingularSpectra):
     def _signed(self, y: Array, x: Array) -> Array:
         """`y` with its last entries negative where the determinant of `x` is."""
         last = _array.places(self.xp.ones_like(y), y.ndim - 1, self.xp) == self.size
-        negative = _array.determinant_sign(x, self.xp)[..., None] < 0
+        negative = _linalg.determinant_sign(x, self.xp)[..., None] < 0
         return self.xp.where(last & negative, -y, y)
 
 
@@ -423,11 +423,11 @@ class EigenSpectra(Spectra):
     def values(self) -> Array:
         """The eigenvalues alone."""
         blank = self._blank()
-        return _array.eigenvalues(self.x, self.xp) if blank is None else blank
+        return _linalg.eigenvalues(self.x, self.xp) if blank is None else blank
 
     def decomposed(self) -> tuple[Array, Array]:
         """The eigenvalues, and the eigenvectors as columns."""
-        y, v = _array.eigh(self.x, self.xp)
+        y, v = _linalg.eigh(self.x, self.xp)
         return y, self._evened(v)
 
     def _off(self, find: Find) -> tuple[Array, Array]:
@@ -465,15 +465,15 @@ class EigenSpectra(Spectra):
     def composed(self, values: Array, v: Array) -> Array:
         """The matrices of these eigenvectors with other values."""
         vh = mirrored(v, self.matrices)
-        return half(_array.product(v * values[..., None, :], vh, self.xp), self.matrices, 1.0)
+        return half(_linalg.product(v * values[..., None, :], vh, self.xp), self.matrices, 1.0)
 
     def _pulled_back(self, find: Find, g: Array, convex: bool) -> Array:
         xp, matrices = self.xp, self.matrices
         y, v = self.decomposed()
         vh = mirrored(v, matrices)
-        m = _array.product(_array.product(vh, half(g, matrices, 1.0), xp), v, xp)
+        m = _linalg.product(_linalg.product(vh, half(g, matrices, 1.0), xp), v, xp)
         core = self._spread(half(m, matrices, 1.0), y, find(y), convex)
-        found = _array.product(_array.product(v, core, xp), vh, xp)
+        found = _linalg.product(_linalg.product(v, core, xp), vh, xp)
         return half(found, matrices, 1.0)
 
 
@@ -490,9 +490,9 @@ def below_bound(s: SingularSpectra, radius: Any, g: Array) -> Array:
     u, y, vh = s.decomposed()
     h = -m.of(s.groups.widen(g))
     active = y >= radius * (1 - 4 * s.slack)
-    inner = _array.product(_array.product(mirrored(u, m), h, xp), mirrored(vh, m), xp)
+    inner = _linalg.product(_linalg.product(mirrored(u, m), h, xp), mirrored(vh, m), xp)
     rising = _part_of_block(s, inner, active, xp.maximum)
-    part = _array.product(_array.product(u, rising, xp), vh, xp) - h
+    part = _linalg.product(_linalg.product(u, rising, xp), vh, xp) - h
     point = radius * xp.ones_like(y[..., :1]) <= 0  # a ball of radius 0 has no way to go
     return m.back(xp.where(point[..., None], xp.zeros_like(part), part))
 
@@ -513,11 +513,11 @@ def within_nuclear(s: SingularSpectra, radius: Any, g: Array) -> Array:
     u = xp.where(free[..., None, :], u, xp.zeros_like(u))
     vh = xp.where(free[..., None], vh, xp.zeros_like(vh))
     uh, v = mirrored(u, m), mirrored(vh, m)
-    rest = h - _array.product(u, _array.product(uh, h, xp), xp)
-    rest = rest - _array.product(_array.product(rest, v, xp), vh, xp)
-    a, z, bh = _array.svd(rest, xp)
+    rest = h - _linalg.product(u, _linalg.product(uh, h, xp), xp)
+    rest = rest - _linalg.product(_linalg.product(rest, v, xp), vh, xp)
+    a, z, bh = _linalg.svd(rest, xp)
     # The values of the rest take the places of those that are 0, which come last.
-    slope = _array.product(_array.product(uh, h, xp), v, xp)
+    slope = _linalg.product(_linalg.product(uh, h, xp), v, xp)
     slope = xp.sum(xp.where(s.is_diagonal(y), _real(slope, m), 0.0), axis=-1)
     turned = xp.where(free, slope, xp.flip(z, axis=-1))
     growth = s.vectors(turned).sum(turned)
@@ -541,7 +541,7 @@ def along_orthogonal(w: Array, g: Array, axis: Axis, owner: str) -> Array:
         q, h = weights.of(weights.groups.wide), m.of(m.groups.wide)
         tall = m.rows >= m.cols
         q, h = (q, h) if tall else (mirrored(q, m), mirrored(h, m))
-        part = h - _array.product(q, half(_array.product(mirrored(q, m), h, m.xp), m, 1.0), m.xp)
+        part = h - _linalg.product(q, half(_linalg.product(mirrored(q, m), h, m.xp), m, 1.0), m.xp)
         part = part if tall else mirrored(part, m)
         return m.groups.put_back(m.back(part), weights.groups.finite & m.groups.finite)
 
@@ -554,9 +554,9 @@ def above_floor(s: EigenSpectra, minimum: Any, g: Array) -> Array:
     size = s.vectors(y).max(abs(y))
     active = y <= minimum + 4 * s.slack * size
     vh = mirrored(v, m)
-    inner = _array.product(_array.product(vh, h, xp), v, xp)
+    inner = _linalg.product(_linalg.product(vh, h, xp), v, xp)
     falling = _part_of_block(s, inner, active, xp.minimum)
-    part = h - _array.product(_array.product(v, falling, xp), vh, xp)
+    part = h - _linalg.product(_linalg.product(v, falling, xp), vh, xp)
     return m.back(half(-part, m, 1.0))
 
 
@@ -564,6 +564,6 @@ def _part_of_block(s: Spectra, x: Array, active: Array, keep: Callable[..., Arra
     """Of the self-adjoint part of a block of matrices the positive or the negative part."""
     xp = s.xp
     block = xp.where(active[..., None] & active[..., None, :], half(x, s.matrices, 1.0), 0.0)
-    values, vectors = _array.eigh(block, xp)
+    values, vectors = _linalg.eigh(block, xp)
     kept = keep(values, xp.zeros_like(values))
-    return _array.product(vectors * kept[..., None, :], mirrored(vectors, s.matrices), xp)
+    return _linalg.product(vectors * kept[..., None, :], mirrored(vectors, s.matrices), xp)

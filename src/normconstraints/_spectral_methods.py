@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from normconstraints import _array, _host, _host_spectral
+from normconstraints import _array, _host, _host_spectral, _linalg
 from normconstraints._array import Array
 from normconstraints._norms import power_of_two
 from normconstraints._parameters import Axis
@@ -91,7 +91,7 @@ class _Evened(SingularSpectra):
         return mirrored(x, self.matrices) if self._wide else x
 
     def _gram(self, x: Array) -> Array:
-        return _array.product(mirrored(x, self.matrices), x, self.xp)
+        return _linalg.product(mirrored(x, self.matrices), x, self.xp)
 
     def _squares(self, x: Array) -> Array:
         return _real_part(x * _conjugate(x, self), self)
@@ -115,7 +115,7 @@ class GramSpectra(_Evened):
         blank = self._blank()
         if blank is not None:
             return blank
-        squares = self.xp.flip(_array.eigenvalues(self._gram(self._tall), self.xp), axis=-1)
+        squares = self.xp.flip(_linalg.eigenvalues(self._gram(self._tall), self.xp), axis=-1)
         squares = self.xp.where(squares > 0, squares, self.xp.zeros_like(squares))
         return self.xp.sqrt(squares) / self._factor
 
@@ -165,15 +165,15 @@ class GramSpectra(_Evened):
         xp = self.xp
         even = self._even(x)
         x, factor = x * even, factor * even[..., 0]
-        _, v = _array.eigh(self._gram(x), xp)
+        _, v = _linalg.eigh(self._gram(x), xp)
         v = xp.flip(v, axis=-1)
-        b = _array.product(x, v, xp)
+        b = _linalg.product(x, v, xp)
         # Eigenvalues are off by the square of the largest singular value; norms of columns are not.
         y = xp.sqrt(xp.sum(self._squares(b), axis=-2))
         f = find(y / factor).values
         # Not relative to the factor, beside which a bound may be below the smallest number.
         ratio = xp.where(y > 0, f / xp.where(y > 0, y, 1.0), 1.0 / factor)
-        result = _array.product(b * ratio[..., None, :], mirrored(v, self.matrices), xp)
+        result = _linalg.product(b * ratio[..., None, :], mirrored(v, self.matrices), xp)
         vectors = self.vectors(y)
         most = vectors.max(f)
         worst = vectors.max(y) * vectors.max(ratio) / xp.where(most > 0, most, 1.0)
@@ -202,7 +202,7 @@ class ProductSpectra(_Evened):
 
         def square(state: Any) -> Any:
             power, total, part = state
-            power, log = self._normed(_array.product(power, power, xp))
+            power, log = self._normed(_linalg.product(power, power, xp))
             return power, total + part / 2 * log, part / 2
 
         state = power, log, xp.ones_like(log)
@@ -223,9 +223,9 @@ class ProductSpectra(_Evened):
         bound = find(self.values()).values * self._factor
         r = bound[..., None]
         o = self._sign(x)
-        h = _array.product(mirrored(o, m), x, xp)
+        h = _linalg.product(mirrored(o, m), x, xp)
         unit = xp.astype(self.is_diagonal(_real_part(h[..., 0, :], self)), r.dtype)
-        rest = _array.product(x - r * o, self._sign(half(h, m, 1.0) - r * unit), xp)
+        rest = _linalg.product(x - r * o, self._sign(half(h, m, 1.0) - r * unit), xp)
         found = 0.5 * (x + r * o - rest)
         # The terms cancel where singular values are far above the bound, and leave rounding.
         most = self._largest(found)
@@ -239,7 +239,7 @@ class ProductSpectra(_Evened):
         x, _ = self._normed(x)
         for a, b, c in polynomials(self._smallest):
             gram = self._gram(x)
-            x = a * x + _array.product(x, b * gram + c * _array.product(gram, gram, xp), xp)
+            x = a * x + _linalg.product(x, b * gram + c * _linalg.product(gram, gram, xp), xp)
         return x
 
     @property

@@ -29,7 +29,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from normconstraints import _array, _host
+from normconstraints import _array, _host, _linalg
 from normconstraints._array import Array
 from normconstraints._groups import Groups, running_count
 from normconstraints._oracle import Group, positive
@@ -282,7 +282,7 @@ class Matrices:
                 break
             # Columns without support would go to infinity but for the ridge.
             _, _, laplacian = system.laplacian(x > 0, 2.0**-16)
-            way = -_array.solve(laplacian, xp.matrix_transpose(off), xp)
+            way = -_linalg.solve(laplacian, xp.matrix_transpose(off), xp)
             way = xp.matrix_transpose(way)
             # The longest step that does not go too far, and on to where the slope, that is linear
             # between two lengths, would be 0.
@@ -401,7 +401,7 @@ class _System:
         rows = xp.sum(kept, axis=-2, keepdims=True) - right[0]
         cols = xp.sum(kept, axis=-3, keepdims=True) - right[1]
         cols = cols - xp.sum(share[..., None] * rows, axis=-3, keepdims=True)
-        q = -_array.solve(laplacian, cols[..., 0, :, :], xp)[..., None, :, :]
+        q = -_linalg.solve(laplacian, cols[..., 0, :, :], xp)[..., None, :, :]
         p = -(rows / count[..., None])
         p = p - xp.sum(share[..., None] * q, axis=-2, keepdims=True)
         return _sum(bands, p, q)
