@@ -21,7 +21,8 @@ from normconstraints.constraint import (
     register,
 )
 from normconstraints.layout import axis_word
-from normconstraints.sets import MaxNorm, Triangular
+from normconstraints.sets.max_norm import MaxNorm
+from normconstraints.sets.triangular import Triangular
 
 _TEACH = (
     "rows or cols must be given by keyword: the axes of the weight that become the rows of the "

@@ -18,7 +18,9 @@ from normconstraints._composite import (
 from normconstraints._orders import exact_order, kind_of
 from normconstraints._parameters import Number, assign, check_count, check_order
 from normconstraints.constraint import Constraint, Convex, register
-from normconstraints.sets import Box, MaxNorm, NonNeg
+from normconstraints.sets.box import Box
+from normconstraints.sets.max_norm import MaxNorm
+from normconstraints.sets.non_neg import NonNeg
 
 ROUNDS = 100
 """Rounds of Dykstra's algorithm if nothing else is said."""

@@ -19,7 +19,9 @@ from normconstraints._composite import (
 from normconstraints._norms import measure
 from normconstraints._parameters import PER_ENTRY, Number, assign, check_finite, check_number
 from normconstraints.constraint import Constraint, Convex, Gradual, register
-from normconstraints.sets import Box, MaxNorm, Simplex
+from normconstraints.sets.box import Box
+from normconstraints.sets.max_norm import MaxNorm
+from normconstraints.sets.simplex import Simplex
 
 
 @register
