@@ -9,7 +9,7 @@ derivatives that sets state themselves.
 """
 
 try:
-    import jax as _jax  # noqa: F401
+    import jax as _jax  # noqa: F401 - to say below what is missing
 except ImportError as error:
     raise ImportError(
         'normconstraints_jax needs JAX; run: pip install "normconstraints[jax]"'

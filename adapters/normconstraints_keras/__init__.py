@@ -25,7 +25,7 @@ EinsumDense layers inside it.
 """
 
 try:
-    import keras as _keras  # noqa: F401
+    import keras as _keras  # noqa: F401 - to say below what is missing
 except ImportError as error:
     # Where Keras is there and its backend is not, its own message is the one that helps.
     if error.name is None or error.name.partition(".")[0] != "keras":

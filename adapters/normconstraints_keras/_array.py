@@ -187,7 +187,7 @@ class _Namespace:
         return builtins.any(dtype in _KINDS.get(k, (k,)) for k in kinds)
 
     def finfo(self, dtype: str) -> Any:
-        return ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
+        return ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]  # untyped
 
     def __array_namespace_info__(self) -> _Namespace:
         return self

@@ -5,7 +5,7 @@ a ``torch.nn.Module``, and gives autograd the derivatives that sets state themse
 """
 
 try:
-    import torch as _torch  # noqa: F401
+    import torch as _torch  # noqa: F401 - to say below what is missing
 except ImportError as error:
     raise ImportError(
         'normconstraints_torch needs PyTorch; run: pip install "normconstraints[torch]"'

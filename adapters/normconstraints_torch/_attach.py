@@ -350,5 +350,6 @@ def _hook(handle: Handle, share: _Share) -> Callable[..., None]:
         handle._after_step(share)
 
     # Inside a compiled step the look-up of the weights would break the graph at each module.
+    # PyTorch has no types for it.
     disabled: Callable[..., None] = torch.compiler.disable(after_step)  # type: ignore[no-untyped-call]
     return disabled

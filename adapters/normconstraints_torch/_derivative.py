@@ -84,6 +84,7 @@ def attach(project: _Project, vjp: _Vjp, w: torch.Tensor) -> torch.Tensor:
         function = _Eager if recorded or _wrapped(w) or _is_dual(w) else None
     if function is None:
         return project(w)  # to say that nothing is recorded would cost more than a small weight
+    # PyTorch has no types for either.
     return function.apply(project, vjp, w)  # type: ignore[no-any-return, no-untyped-call]
 
 

@@ -9,9 +9,11 @@ cap takes away is to first order :math:`X V T V^T` with divided differences of :
 
 .. math:: T_{ij} = M_{ij} \, h[\lambda_i, \lambda_j] - h_i R_{ij}, \quad T_{ii} = h_i
 
-which are bounded, so that close eigenvalues do no harm. Where both values are below r it is zero:
-only the vectors above r are multiplied in double. The second order is about :math:`(10^{-6}
-(\sigma_1 / r)^2)^2`, so that it is nothing to float32 unless singular values are far above r.
+which are bounded, so that close eigenvalues do no harm, but for those on both sides of the bend at
+r: their vectors, which single precision takes for one another, are told apart in double first.
+Where both values are below r, T is zero: only the vectors above r are multiplied in double. The
+second order is about :math:`(10^{-6} (\sigma_1 / r)^2)^2`, so that it is nothing to float32 unless
+singular values are far above r.
 """
 
 from __future__ import annotations
@@ -69,6 +71,12 @@ def capped(x: Array, bound: Array, eigen: Eigen) -> tuple[Array, Array]:
 
     above = v[..., low:].double()
     above /= torch.linalg.vector_norm(above, dim=-2, keepdim=True)
+    near = ((values - bound.square()).abs() <= blur).reshape(-1, values.shape[-1]).any(dim=0)
+    at = near.nonzero().flatten() - low
+    if len(at) > 1:
+        at = slice(int(at[0]), int(at[-1]) + 1)
+        above[..., at] = _turned(x, above[..., at])
+        v = torch.cat((v[..., :low], above.float()), dim=-1)
     b = x @ above
     square = b.square().sum(dim=-2)
     rest = (x.mT @ b - above * square[..., None, :]).float()
@@ -93,3 +101,11 @@ def capped(x: Array, bound: Array, eigen: Eigen) -> tuple[Array, Array]:
     taken = (b * h[..., None, :] + along) @ above.mT
     taken += b.float() @ outer.mT
     return x - taken, y.amax(dim=-1, keepdim=True) > _FARTHEST * bound
+
+
+def _turned(x: Array, v: Array) -> Array:
+    """The space of some vectors by those of them that are eigenvectors within it."""
+    linalg = sys.modules["torch"].linalg
+    q = linalg.qr(v)[0]
+    b = x @ q
+    return q @ linalg.eigh(b.mT @ b)[1]

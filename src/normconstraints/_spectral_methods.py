@@ -1,7 +1,7 @@
 r"""Singular values without a singular value decomposition: by Gram matrices, and by products alone.
 
 `GramSpectra` takes the eigenvectors V of the smaller Gram matrix, and for singular values the norms
-of the columns of X V. That costs a third of a decomposition on a CPU. What is lost are digits of
+of the columns of X V. That costs half of a decomposition on a CPU. What is lost are digits of
 directions whose singular values are small beside the largest one: those of the result are off by
 :math:`u (\sigma_1 / r)^2`, u the rounding of the dtype that computes.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import math
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from fitting import fitting
 from thin import thin
 
 jax = pytest.importorskip("jax")
@@ -30,17 +30,6 @@ def examples() -> Iterator[nc.Constraint]:
             yield from (c for c in given if type(c) is cls)
 
 
-def fitting(c: nc.Constraint) -> Any:
-    for shape in ((8, 8), (6, 8), (8, 6), (4, 4, 4)):
-        w = W.reshape(-1)[: math.prod(shape)].reshape(shape)
-        try:
-            jax.eval_shape(c.project, w)
-        except ValueError:
-            continue
-        return w
-    raise AssertionError(f"no shape for {c}")
-
-
 # Of each set the one with most numbers. Of those with long traces all that they have is static.
 SETS = list(
     {
@@ -59,7 +48,7 @@ def test_a_constraint_is_an_argument_of_a_compiled_function(c: nc.Constraint) ->
     assert repr(again) == repr(c)
     assert jax.tree.structure(again) == tree
     assert jax.tree.structure(copy.deepcopy(c)) == tree
-    w = fitting(c)
+    w = fitting(c, W)
     found = jax.jit(lambda c, w: c(w))(c, w)
     np.testing.assert_allclose(found, jax.jit(c.project)(w), rtol=1e-6, atol=1e-6)
 

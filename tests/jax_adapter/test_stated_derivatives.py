@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fitting import fitting
 from thin import thin
 
 jax = pytest.importorskip("jax")
@@ -15,25 +16,14 @@ import normconstraints_jax  # noqa: E402, F401 - tells JAX of them
 from normconstraints import _convolution, _correlation  # noqa: E402
 from normconstraints.testing import examples  # noqa: E402
 
+ENTRIES = 3 * np.random.default_rng(0).standard_normal((3, 64))
+SHAPES = ((5, 3), (5, 5), (8, 6), (6, 8), (2, 2, 3))
 STATED = [*{type(c): c for c in examples() if isinstance(c, nc.HasVJP)}.values()]
 
 
-def _fitting(c: nc.Constraint) -> tuple[Any, ...]:
-    """A weight outside, a gradient and a tangent."""
-    rng = np.random.default_rng(0)
-    for shape in ((5, 3), (5, 5), (8, 6), (6, 8), (2, 2, 3)):
-        w, g, t = (3 * rng.standard_normal(shape) for _ in range(3))
-        try:
-            outside = c.violation(w).any()
-        except ValueError:
-            continue
-        assert outside
-        return w, g, t
-    raise AssertionError(f"no shape for {c}")
-
-
 def _agree(c: nc.Constraint) -> Any:
-    w, g, t = _fitting(c)
+    w, g, t = (fitting(c, ENTRIES[k], SHAPES) for k in range(3))
+    assert c.violation(w).any()
     stated = c._vjp(w, c(w), g, np)
     along = c._vjp(w, c(w), t, np)
 

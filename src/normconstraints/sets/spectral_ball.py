@@ -58,8 +58,8 @@ class SpectralBall(Decomposed, HasDualNorm, HasLMO, HasTangent, HasVJP):
     axis : tuple of two int, default (-2, -1)
         The axes of the rows and of the columns; all other axes are batch.
     method : "svd", "gram" or "polar", default "svd"
-        A singular value decomposition; the eigenvectors of the smaller Gram matrix, which take a
-        third of the time on a CPU; or products of matrices alone, for accelerators.
+        A singular value decomposition; the eigenvectors of the smaller Gram matrix, which take half
+        of the time for large matrices on a CPU; or products of matrices alone, for accelerators.
 
     Raises
     ------
