@@ -75,8 +75,8 @@ def capped(x: Array, bound: Array, eigen: Eigen) -> tuple[Array, Array]:
     at = near.nonzero().flatten() - low
     if len(at) > 1:
         at = slice(int(at[0]), int(at[-1]) + 1)
+        # In v they stay: a row of T is nearly the same for all of them, whichever span their space.
         above[..., at] = _turned(x, above[..., at])
-        v = torch.cat((v[..., :low], above.float()), dim=-1)
     b = x @ above
     square = b.square().sum(dim=-2)
     rest = (x.mT @ b - above * square[..., None, :]).float()
