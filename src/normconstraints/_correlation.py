@@ -45,12 +45,16 @@ from normconstraints._structure import half, mirrored
 if TYPE_CHECKING:
     from decimal import Decimal
 
-STEPS = 96
+STEPS = 112
 """Decompositions, as measured to be enough; what sees its values stops when nothing is left."""
 _FIRST, _FACTOR = 16.0, 8.0
 """The largest entry of the first stage and of the last, and how much it grows and falls by."""
 _ROUGH = 0.02
 """The error of the diagonal that is good enough for the next stage to begin with."""
+_FINE = 8.0**6
+"""The largest entry of stages of which the rounding shows, where the result has all digits."""
+_REST = 1 / 16
+"""The part of what may be rounded that is usual, where the result has all digits."""
 _PATIENCE = 12.0
 """Steps after which a stage other than the last is given up."""
 _DENSE = 64
@@ -67,10 +71,14 @@ class Stages(NamedTuple):
     """The largest error of the diagonal, but for rounding."""
     rising: tuple[float, ...]
     """1 for a stage before the sizes fall."""
+    fine: float
+    """The largest entry of stages that take at least one step."""
+    rest: float
+    """What of the rounding that there may be counts as solved."""
 
 
-def stages(eps: float) -> Stages:
-    """The stages for a dtype that computes.
+def stages(eps: float, *, wide: bool) -> Stages:
+    """The stages for a dtype that computes, which is wider than that of the weight or not.
 
     The largest size is such that a weight of some ten units of rounding beside the largest one
     still moves the result.
@@ -86,7 +94,9 @@ def stages(eps: float) -> Stages:
         down.append(size)
     down += [4 * _FIRST, 2 * _FIRST, _FIRST]
     exact = [0.0 for _ in down]
-    return Stages((*up, *down), (*goals, *exact), (*[1.0 for _ in up], *exact))
+    rising = (*[1.0 for _ in up], *exact)
+    fine, rest = (0.0, 1.0) if wide else (_FINE, _REST)
+    return Stages((*up, *down), (*goals, *exact), rising, fine, rest)
 
 
 # --------------------------------------------------------------------------------- the weight
@@ -173,7 +183,8 @@ class CorrelationMatrices:
         """The nearest matrices; where the steps were too few, members near them."""
         xp = self.xp
         unit, size = self._unit()
-        plan = _Plan(self, stages(self._eps), size)
+        wide = self.groups.precision.wide is not None
+        plan = _Plan(self, stages(self._eps, wide=wide), size)
         zero = xp.zeros_like(size)
         blank = zero * self._diagonal_of(unit)
         start = _State(
@@ -213,7 +224,9 @@ class CorrelationMatrices:
         slope = xp.sum(g * at.way, axis=-1, keepdims=True)
         good = (error <= at.last / 2) | (error <= noise) | search.found(slope)
         stuck = (error <= 64 * noise) & (error >= at.last / 2)
-        ready = good & ((error <= stage.goal) | (error <= noise) | stuck)
+        # The multipliers of the stage before are as wrong as was rounded there, which is more.
+        done = (error <= stage.goal) | (error <= noise * plan.rest) | stuck
+        ready = good & done & ~(stage.is_fine & (at.tries == 0))
         # Newton's method stalls where its way bends soon. From where it came to, which is a member
         # as soon as its diagonal is made 1, smaller steps lead on.
         tired = ~ready & (at.tries >= _PATIENCE) & ~stage.is_last
@@ -299,6 +312,7 @@ class _Stage(NamedTuple):
     goal: Array
     following: Array
     is_last: Array
+    is_fine: Array
     rises: Array
 
 
@@ -314,7 +328,8 @@ class _Plan:
 
         places = table(tuple(float(i + 1) for i in range(self.count)))
         self.places = places + self.xp.zeros_like(size)
-        self.sizes, self.goals, self.rising = (table(values) for values in given)
+        self.sizes, self.goals, self.rising = (table(values) for values in given[:3])
+        self.fine, self.rest = given.fine, given.rest
         # A stage that rises is of use if the one before it was too small, one that falls if it is
         # smaller than the weight.
         before = (0.0, *given.sizes[:-1])
@@ -339,6 +354,7 @@ class _Plan:
             goal=xp.where(exact, 0.0, self._of(self.goals, stage)),
             following=following,
             is_last=is_last,
+            is_fine=exact & (size <= self.fine),
             rises=rises,
         )
 
