@@ -4,8 +4,6 @@ import importlib
 import typing
 
 from normconstraints import derivatives, layout, schedules, sets, weights
-from normconstraints.as_matrix import AsMatrix
-from normconstraints.compose import Intersection, Sequence
 from normconstraints.config import from_config, to_config
 from normconstraints.constraint import (
     Ball,
@@ -27,6 +25,7 @@ from normconstraints.constraint import (
     ZeroStays,
     register,
 )
+from normconstraints.constraint import announce as _announce
 from normconstraints.constraint import registered as _registered
 from normconstraints.modes import (
     distance,
@@ -40,10 +39,11 @@ from normconstraints.modes import (
 )
 from normconstraints.rules import Bound, Rules
 from normconstraints.schedules import Scheduled
-from normconstraints.wrappers import Masked, Relaxed, Translated
 
 if typing.TYPE_CHECKING:
     from normconstraints import functional
+    from normconstraints.as_matrix import AsMatrix
+    from normconstraints.compose import Intersection, Sequence
     from normconstraints.sets.affine import Affine
     from normconstraints.sets.birkhoff import Birkhoff
     from normconstraints.sets.box import Box
@@ -97,6 +97,7 @@ if typing.TYPE_CHECKING:
     from normconstraints.sets.unit_rms import UnitRMS
     from normconstraints.sets.weighted_l1_ball import WeightedL1Ball
     from normconstraints.sets.zero_mean import ZeroMean
+    from normconstraints.wrappers import Masked, Relaxed, Translated
 
 __all__ = [
     "Affine",
@@ -196,13 +197,23 @@ __all__ = [
     "weights",
 ]
 
+_COMBINED = {
+    "AsMatrix": "normconstraints.as_matrix",
+    "Intersection": "normconstraints.compose",
+    "Masked": "normconstraints.wrappers",
+    "Relaxed": "normconstraints.wrappers",
+    "Sequence": "normconstraints.compose",
+    "Translated": "normconstraints.wrappers",
+}
+_announce(_COMBINED)
+
 if not typing.TYPE_CHECKING:  # or a type checker would take every name for one
 
     def __getattr__(name: str) -> typing.Any:
-        """What takes long to import is when it is asked for: the sets, and their functions."""
+        """What takes long to import is when it is asked for: sets, and what is made of them."""
         if name == "functional":
             return importlib.import_module("normconstraints.functional")
-        if name not in sets.FILES:
+        if name not in sets.FILES and name not in _COMBINED:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         globals()[name] = found = _registered(name)
         return found

@@ -187,7 +187,8 @@ class Constraint(Parametrised, ABC):
         if not isinstance(other, Constraint):
             return NotImplemented
         # By its name: it is made of constraints, so that this module cannot know it.
-        both: Constraint = _registered["Intersection"](self, other)
+        intersection: Any = registered("Intersection")
+        both: Constraint = intersection(self, other)
         return both
 
     @abstractmethod
