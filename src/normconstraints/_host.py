@@ -186,11 +186,6 @@ def _torch_sums_across(w: Array, axes: tuple[int, ...]) -> Array:
 def _numpy_sums(np: Any, block: Array, axes: tuple[int, ...], scratch: Array | None) -> Array:
     # float64 has more than enough digits for the squares of anything shorter: add in any order.
     last = axes == (block.ndim - 1,) and hasattr(np, "vecdot")  # NumPy 2
-    if scratch is not None and not last:  # einsum casts in a buffer that stays in cache
-        every = list(range(block.ndim))
-        kept = [i for i in every if i not in axes]
-        sums = np.einsum(block, every, block, every, kept, dtype=np.float64)
-        return sums.reshape([1 if i in axes else s for i, s in enumerate(block.shape)])
     if scratch is None:
         wide = block.astype(np.float64)
     else:
@@ -198,6 +193,11 @@ def _numpy_sums(np: Any, block: Array, axes: tuple[int, ...], scratch: Array | N
         wide[...] = block
     if last:
         return np.vecdot(wide, wide)[..., None]
+    if scratch is not None:  # one pass over what is in cache; it may cast too, but more slowly
+        every = list(range(block.ndim))
+        kept = [i for i in every if i not in axes]
+        sums = np.einsum(wide, every, wide, every, kept)
+        return sums.reshape([1 if i in axes else s for i, s in enumerate(block.shape)])
     axis = axes[0] if len(axes) == 1 else axes  # a tuple takes half as long again
     return np.add.reduce(np.multiply(wide, wide, out=wide), axis=axis, keepdims=True)
 
