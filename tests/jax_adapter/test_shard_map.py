@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fitting import fitting
 from thin import thin
 
 jax = pytest.importorskip("jax")
@@ -66,23 +67,13 @@ def mapped(f: Callable[[Any], Any], over: Any, spec: Any, out: Any = None, **opt
     )
 
 
-def fitting(c: nc.Constraint) -> Any:
-    for shape in ((8, 8), (6, 8), (8, 6)):
-        try:
-            jax.eval_shape(c.project, W[: shape[0], : shape[1]])
-        except ValueError:
-            continue
-        return W[: shape[0], : shape[1]]
-    raise AssertionError(f"no shape for {c}")
-
-
 def ulps(found: Any, expected: Any) -> float:
     """The largest difference, in units of the last place of the largest entry of the weight."""
     expected = np.asarray(expected)
     return float(np.abs(np.asarray(found) - expected).max() / np.spacing(np.abs(expected).max()))
 
 
-def across(c: nc.Constraint, ndim: int = 2) -> Any:
+def across(c: nc.Constraint, ndim: int) -> Any:
     """A spec that cuts the groups of a set, or its entries if it has no groups."""
     axis = min(parts.whole_axes(c, ndim) or parts.needs(c, ndim, range(ndim)).exchange or (0,))
     return P(*[None] * axis, "d")
@@ -94,7 +85,8 @@ def one(w: Any, c: nc.Constraint, spec: Any) -> Any:
 
 @pytest.mark.parametrize("c", thin(SETS, 3), ids=lambda c: type(c).__name__)
 def test_every_set_is_right_where_its_groups_are_cut(c: nc.Constraint) -> None:
-    w, spec = fitting(c), across(c)
+    w = fitting(c, W)
+    spec = across(c, w.ndim)
     found = mapped(lambda w: one(w, c, spec), mesh(d=2), spec)(w)
     assert ulps(found, jax.jit(c.project)(w)) <= 4
     assert found.sharding.spec == spec
