@@ -330,6 +330,11 @@ def tolerance(w: Array, size: int = 1) -> float:
         Four units of the last place of the dtype, and where nothing wider measures an eighth more
         for every doubling of the group.
 
+    Notes
+    -----
+    Sets that decompose matrices round more where nothing wider measures: :math:`16 + 2 n^{1/4}`
+    units for matrices of n entries.
+
     Examples
     --------
     >>> import numpy as np
