@@ -82,6 +82,8 @@ class Constraint(Parametrised, ABC):
 
     allows_complex: ClassVar[bool] = True
     """Whether the set has a meaning for complex numbers."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """The functions of the `linalg` extension of the standard that it is made of."""
 
     @final
     def project(self, w: Array) -> Array:
@@ -392,7 +394,6 @@ class Decomposed(Grouped):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("svd",)
-    """The functions of the `linalg` extension of the standard that it is made of."""
 
     @property
     def roundings(self) -> int:

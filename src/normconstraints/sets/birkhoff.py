@@ -105,6 +105,7 @@ class Birkhoff(Grouped, Convex, HasSample):
 
     _: KW_ONLY
     axis: Axis = (-2, -1)
+    needs: ClassVar[tuple[str, ...]] = ("solve",)
     allows_complex: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -100,6 +100,7 @@ class Transport(Grouped, Convex, HasSample):
     cols: Number = field(metadata=PER_SET)
     _: KW_ONLY
     axis: Axis = (-2, -1)
+    needs: ClassVar[tuple[str, ...]] = ("solve",)
     allows_complex: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -17,7 +17,6 @@ from normconstraints import config
 from normconstraints._parameters import is_array
 from normconstraints.constraint import (
     Constraint,
-    Decomposed,
     Grouped,
     Quadratic,
     is_registered,
@@ -179,11 +178,9 @@ def _needs(constraint: Constraint) -> set[str]:
     """The functions of linear algebra that a set is made of, or those of which it is made."""
     held = [c for value in parameters(constraint).values() for c in parts(value)]
     needs = {name for c in held for name in _needs(c)}
-    if isinstance(constraint, Decomposed):
-        # By eigenvectors, and by products alone.
-        other = {"gram": ("eigh",), "polar": ()}
-        needs |= {*other.get(getattr(constraint, "method", ""), constraint.needs)}
-    return needs
+    # By eigenvectors, and by products alone.
+    other = {"gram": ("eigh",), "polar": ()}
+    return needs | {*other.get(getattr(constraint, "method", ""), constraint.needs)}
 
 
 def _chosen(constraint: Constraint, backend: Backend, form: _exact.Format, regime: str) -> bool:
