@@ -225,6 +225,22 @@ def name_of(xp: Namespace) -> str:
     return str(xp.__name__).removeprefix("array_api_compat.").partition(".")[0]
 
 
+def boolean(xp: Namespace) -> Any:
+    """The dtype of truth values, which MLX writes as NumPy once did."""
+    return xp.bool_ if name_of(xp) == "mlx" else xp.bool
+
+
+def tally(mask: Array, axes: tuple[int, ...], xp: Namespace) -> Array:
+    """How many entries are true over `axes`, which are kept with length 1."""
+    # Integers: in single precision a count is exact to 2**24 only.
+    count = xp.astype(mask, xp.int32)
+    if not axes:
+        return count
+    if name_of(xp) == "mlx":  # where a sum takes no dtype, for it keeps that of what it adds
+        return xp.sum(count, axis=axes, keepdims=True)
+    return xp.sum(count, axis=axes, keepdims=True, dtype=xp.int32)
+
+
 def tolerance(eps: float, size: int, *, wide: bool, decomposed: bool = False) -> float:
     """How far, relative to its bound, a group of `size` entries may be out and count as inside.
 

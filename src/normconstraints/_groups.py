@@ -175,7 +175,7 @@ class Groups:
     def largest(self, x: Array, k: int) -> Array:
         """The `k` largest entries of each group, of ties those with the lowest index."""
         if k >= self.size:
-            return self.xp.ones_like(x, dtype=self.xp.bool)
+            return self.xp.ones_like(x, dtype=_array.boolean(self.xp))
         return self.unflat(largest(self.flat(x), k, self.xp))
 
     # ------------------------------------------------------------------------------ tolerances
@@ -355,5 +355,5 @@ def largest(x: Array, k: int, xp: Namespace) -> Array:
     x, size = _array.settled(x, xp), x.shape[-1]
     bound = entry_at(xp.sort(x, axis=-1), size - k + 1, xp)
     above, ties = x > bound, x == bound
-    free = k - xp.sum(xp.astype(above, xp.int32), axis=-1, keepdims=True, dtype=xp.int32)
+    free = k - _array.tally(above, (-1,), xp)
     return above | (ties & (running_count(ties, xp) <= free))

@@ -115,13 +115,6 @@ def spread(value: Number, w: Array, xp: Namespace, dtype: Any, name: str) -> Arr
 # --------------------------------------------------------------------------------- selection
 
 
-def tally(mask: Array, axes: tuple[int, ...], xp: Namespace) -> Array:
-    """How many entries are true over `axes`, which are kept with length 1."""
-    # Integers: in single precision a count is exact to 2**24 only.
-    count = xp.astype(mask, xp.int32)
-    return xp.sum(count, axis=axes, keepdims=True, dtype=xp.int32) if axes else count
-
-
 def nonzero(w: Array, xp: Namespace, precision: Precision) -> Array:
     """Entries that are neither 0 nor NaN."""
     # Of bfloat16 XLA finds subnormal numbers different from 0, and not above it, as in all else.
@@ -139,7 +132,7 @@ def held(w: Array, inner: tuple[int, ...], xp: Namespace, precision: Precision) 
 def crowded(groups: Groups, k: int, inner: tuple[int, ...] = ()) -> Array:
     """Groups with more than `k` inner groups that are not 0."""
     found = held(groups.w, inner, groups.xp, groups.precision)
-    return tally(found, groups.axes, groups.xp) > k
+    return _array.tally(found, groups.axes, groups.xp) > k
 
 
 def heights(w: Array, inner: tuple[int, ...], xp: Namespace, precision: Precision) -> Array:

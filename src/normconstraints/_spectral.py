@@ -153,7 +153,7 @@ class Spectra(ABC):
         """A number for each matrix, made of its spectrum, with the axes of the matrices dropped."""
         with _array.quiet(self.xp):
             amount = self._of_groups(of(self.values()))
-            every = self.xp.ones_like(amount, dtype=self.xp.bool)
+            every = self.xp.ones_like(amount, dtype=_array.boolean(self.xp))
             return self.groups.report(amount / self._scale, every)
 
     @abstractmethod

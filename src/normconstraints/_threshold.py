@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from normconstraints import _host
+from normconstraints import _array, _host
 from normconstraints._array import Array
 from normconstraints._groups import Groups, Polar, moduli
 from normconstraints._random import Draw
@@ -263,7 +263,7 @@ def onto_weighted_simplex(
 def largest_modulus(groups: Groups) -> Array:
     """The largest modulus of each group, NaN for groups that are not finite; axes dropped."""
     sizes = groups.max(moduli(groups.wide, groups))
-    return groups.report(sizes, groups.xp.ones_like(sizes, dtype=groups.xp.bool))
+    return groups.report(sizes, groups.xp.ones_like(sizes, dtype=_array.boolean(groups.xp)))
 
 
 def tangent_to_l1(groups: Groups, w: Array, radius: Any, *, ball: bool) -> Array:

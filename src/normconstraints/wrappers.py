@@ -276,7 +276,7 @@ def _put(found: Array, w: Array, ranges: list[range], xp: Namespace) -> Array:
         size = w.shape[axis]
         if len(places) < size:
             chosen = tuple(i in places for i in range(size))
-            mask = _array.like(chosen, w, xp, xp.bool, "Masked: part")
+            mask = _array.like(chosen, w, xp, _array.boolean(xp), "Masked: part")
             shape = tuple(size if i == axis else 1 for i in range(w.ndim))
             found = xp.where(xp.reshape(mask, shape), found, w)
     return found

@@ -26,7 +26,7 @@ def project_mask(w: Array, mask: Number) -> Array:
 def _outside(w: Array, mask: Number, xp: Namespace) -> Array:
     """Entries other than 0 where none may be; not NaN, and of complex ones not infinity."""
     precision = _array.precision(w, xp, "Mask")
-    found = ~spread(mask, w, xp, xp.bool, "Mask: mask") & nonzero(w, xp, precision)
+    found = ~spread(mask, w, xp, _array.boolean(xp), "Mask: mask") & nonzero(w, xp, precision)
     return found & xp.isfinite(w) if precision.is_complex else found
 
 
@@ -94,13 +94,13 @@ class Mask(Entrywise, Convex, HasTangent, HasVJP):
 
     def _tangent(self, w: Array, g: Array, xp: Namespace) -> Array:
         known = xp.isfinite(w) & xp.isfinite(g)
-        free = spread(self.mask, w, xp, xp.bool, "Mask: mask")
+        free = spread(self.mask, w, xp, _array.boolean(xp), "Mask: mask")
         return xp.where(free | ~known, g, xp.zeros_like(g))
 
     def _vjp(self, w: Array, result: Array, g: Array, xp: Namespace) -> Array:
         # Of zeros too, which come back as they are, with their sign.
         stays = ~xp.isfinite(w) if self._precision(w, xp).is_complex else w != w
-        free = spread(self.mask, w, xp, xp.bool, "Mask: mask")
+        free = spread(self.mask, w, xp, _array.boolean(xp), "Mask: mask")
         return xp.where(free | stays, g, xp.zeros_like(g))
 
 

@@ -118,7 +118,7 @@ def _steps(x: Array, xp: Namespace, pieces: Array | None = None) -> Array:
     new = x[..., 1:] > x[..., :-1]
     if pieces is not None:
         new = new | (pieces[..., 1:] != pieces[..., :-1])
-    first = xp.zeros_like(x[..., :1], dtype=xp.bool)
+    first = xp.zeros_like(x[..., :1], dtype=_array.boolean(xp))
     return running_count(xp.concat([first, new], axis=-1), xp)
 
 
