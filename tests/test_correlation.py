@@ -153,6 +153,16 @@ def test_single_precision_alone_rounds_little(scale: float) -> None:
     assert np.max(off[10]) < 1000 * eps
 
 
+def test_single_precision_alone_goes_on_until_rounding_stops_it() -> None:
+    """Content with what may be rounded, and not with what is, one of these was 545 units off."""
+    backend = BACKENDS["strict no x64"]
+    w = np.random.default_rng(8).standard_normal((24, 5, 5))
+    w = np.float32(1e38 * w / np.max(np.abs(w), axis=(1, 2), keepdims=True))
+    with backend.session():
+        found = backend.numpy(backend.project(CORRELATION, backend.asarray(w, "float32")))
+    assert np.max(np.abs(found - CORRELATION(w.astype(np.float64)))) < 16 * 2.0**-23
+
+
 def test_a_search_comes_past_a_bend() -> None:
     """A function that falls slowly first, and rises steeply soon after."""
 
