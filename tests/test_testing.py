@@ -7,15 +7,25 @@ import json
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, final
 
 import numpy as np
 import pytest
+from fitting import fitting
 
 import normconstraints as nc
-from normconstraints.testing import BACKENDS, Backend, check_constraint, examples, law_names
+from normconstraints import _linalg
+from normconstraints.testing import (
+    BACKENDS,
+    Backend,
+    _check,
+    check_constraint,
+    examples,
+    law_names,
+)
 from normconstraints.testing.backends import find_backends
 
 
@@ -230,3 +240,27 @@ def test_results_are_plain_data() -> None:
     result = check_constraint(nc.NonNeg(), backends=["numpy"])[0]
     assert json.loads(json.dumps(vars(result)))["status"] == "passed"
     assert np.all([isinstance(v, str) for v in vars(result).values()])
+
+
+@pytest.mark.parametrize("c", examples(), ids=str)
+def test_a_set_says_which_linear_algebra_it_needs(
+    c: nc.Constraint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a library that lacks it fails where it should be skipped."""
+    used = set()
+    names = {"singular_values": "svd", "eigenvalues": "eigh", "determinant_sign": "slogdet"}
+
+    def noted(name: str) -> Callable[..., Any]:
+        function = getattr(_linalg, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            used.add(names.get(name, name))
+            return function(*args, **options)
+
+        return call
+
+    for name in ("svd", "eigh", "solve", *names):
+        monkeypatch.setattr(_linalg, name, noted(name))
+    w = fitting(c, 3 * np.random.default_rng(0).standard_normal(64))
+    c.violation(c(w))
+    assert used <= _check._needs(c)
