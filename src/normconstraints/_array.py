@@ -590,6 +590,41 @@ def repeat(
     return state
 
 
+# From so many entries on, a reading costs more than to compile both ways.
+_LARGE = 2**18
+
+
+def can_choose(w: Array, xp: Namespace) -> bool:
+    """Whether code that is compiled for `w` may choose as it runs what to compute.
+
+    The choice is one for all groups, which parts of an array would have to exchange.
+    """
+    if not is_jax(xp) or math.prod(w.shape) < _LARGE or _exchanging:
+        return False
+    # What is traced and not compiled, a derivative or a batch, would compile anew at each call.
+    compiled = sys.modules["jax"].interpreters.partial_eval.DynamicJaxprTracer
+    return isinstance(w, compiled) and bool(w.aval.sharding.mesh.empty)
+
+
+def on_cpu(there: Callable[..., Array], elsewhere: Callable[..., Array], *operands: Any) -> Array:
+    """What JAX compiles in one way for a CPU and in another for accelerators, which wait to choose.
+
+    Both compute the same, and `elsewhere` is what derivatives are taken of.
+    """
+    jax = sys.modules["jax"]
+    both = jax.custom_jvp(
+        lambda *given: jax.lax.platform_dependent(*given, cpu=there, default=elsewhere)
+    )
+    both.defjvp(lambda primals, tangents: jax.jvp(elsewhere, primals, tangents))
+    result: Array = both(*operands)
+    return result
+
+
+def loop(condition: Callable[[Any], Array], turn: Callable[[Any], Any], state: Any) -> Any:
+    """`turn` as long as the condition holds, in code that JAX compiles."""
+    return sys.modules["jax"].lax.while_loop(condition, turn, state)
+
+
 def _leaves(state: Any) -> list[Any]:
     """The arrays in nested lists and tuples."""
     if not isinstance(state, list | tuple):

@@ -67,6 +67,9 @@ def project_length(
             return out
     if precision.wide is not None and not precision.is_complex and _array.is_plain_cuda(w):
         return _in_few_calls(w, axes, goal, values, rate, out, xp, precision)
+    whole = type(rate) is float and rate == 1
+    if precision.scaled and not precision.is_complex and whole and _array.can_choose(w, xp):
+        return _in_few_readings(w, axes, goal, values, xp, precision)
     norms = measure(w, axes, xp, precision, library)
     length, moved = goal(norms, **values)
     return rescale(w, norms, length, moved, library, rate, out)
@@ -95,6 +98,63 @@ def _in_few_calls(
     if not (isinstance(rate, float) and rate == 1):
         factor = (1 - rate) + rate * factor
     return _array.rounded_product(w, xp.where(moved, factor, 1.0), out)
+
+
+def _in_few_readings(
+    w: Array,
+    axes: tuple[int, ...],
+    goal: Rule,
+    bounds: dict[str, Any],
+    xp: Namespace,
+    precision: Precision,
+) -> Array:
+    """`project_length` in compiled code, which takes as long as it reads and writes memory.
+
+    On a CPU the weight is read for its squares and for the result. Only if a sum of squares has
+    left the range where that matters to the set are groups scaled by their largest entries. What
+    does that is a loop of no turn or one, for a loop works in the memory of the weight. A
+    conditional would need the weight beside it.
+    """
+    size = _array.group_size(w, axes)
+    numbers = {name: value for name, value in bounds.items() if type(value) is float}
+    arrays = {name: value for name, value in bounds.items() if name not in numbers}
+
+    def in_three(w: Array, arrays: dict[str, Array]) -> Array:
+        norms = measure(w, axes, xp, precision)
+        length, moved = goal(norms, **numbers, **arrays)
+        return lengthen(w, norms, length, moved, precision)
+
+    def in_two(w: Array, arrays: dict[str, Array]) -> Array:
+        bounds = numbers | arrays
+
+        def decide(norms: Norms) -> tuple[Array, Array]:
+            length, moved = goal(norms, **bounds)
+            return length / xp.where(moved, norms.scaled, 1.0), moved
+
+        def scale(state: tuple[Array, ...]) -> tuple[Array, ...]:
+            lost, w, _, _ = state
+            norms = measure(w, axes, xp, precision)
+            factor, moved = decide(norms)
+            # Masked it is not the product that was measured, which would be kept in memory.
+            own = _array.cast(xp.where(moved, norms.scale, 1.0), w.dtype, xp)
+            return xp.zeros_like(lost), xp.where(moved, w * own, w), factor, moved
+
+        squares = _array.accurate_sum(
+            _modulus_squared(_widen(w, xp, precision), xp, precision), axes, xp
+        )
+        # Beside a larger sum, squares that underflowed do not count. And what a rule says of two
+        # norms it says of those between them.
+        least = 2.0 ** -(precision.exponent // 2)
+        ends = [xp.full_like(squares, end) for end in (precision.smallest, 1.01 * least**0.5)]
+        low = [_moved(end, goal, bounds, size, xp, precision) for end in ends]
+        lost = ~(squares < float("inf")) | ((squares < least) & (low[0] | low[1]))
+        root = xp.sqrt(squares)
+        start = (xp.any(lost), w, *decide(Norms(root, 1.0, size, xp, precision, None)))
+        _, near, factor, moved = _array.loop(lambda state: state[0], scale, start)
+        result = _array.cast(_widen(near, xp, precision) * factor, w.dtype, xp)
+        return xp.where(moved, result, near)
+
+    return _array.on_cpu(in_two, in_three, w, arrays)
 
 
 def _outside_at_a_glance(

@@ -79,6 +79,18 @@ def test_units_exchange_nothing_and_inputs_two_numbers(c: nc.Constraint, kind: A
         assert collectives(compiled) == wanted, spec
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_large_kernels_are_those_of_one_device_up_to_the_order_of_sums(axis: int) -> None:
+    kernel = np.random.default_rng(0).standard_normal((2048, 2048), dtype=np.float32)
+    c = nc.MaxNorm(3.0, axis=axis)
+    expected = np.asarray(jax.jit(c.project)(kernel))
+    place = np.spacing(np.abs(expected).max(axis=axis, keepdims=True))
+    for spec in (P(None, "d"), P("d", None)):
+        found = np.asarray(jax.jit(c.project)(placed(kernel, spec, AxisType.Auto)))
+        assert (np.abs(found - expected) / place).max() <= 4
+        assert not np.asarray(c.violation(jnp.asarray(found))).any()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_a_wider_dtype_measures_by_one_sum(dtype: str) -> None:
     with jax.enable_x64(dtype == "float32"):
