@@ -75,9 +75,9 @@ conformance-gpu:
 		tests/numpy_adapter/test_cupy_gpu.py
 
 test-extended: $(venv)/.extended
-	$(bin)/python -m pytest tests/extended -p no:xdist
-	KERAS_BACKEND=tensorflow $(bin)/python -m pytest tests/extended/test_keras_tensorflow.py \
-		tests/keras_adapter -p no:xdist
+	OMP_NUM_THREADS=1 $(bin)/python -m pytest -n 2 --dist worksteal tests/extended
+	KERAS_BACKEND=tensorflow OMP_NUM_THREADS=1 $(bin)/python -m pytest -n 2 --dist worksteal \
+		tests/extended/test_keras_tensorflow.py tests/keras_adapter
 
 lint: $(venv)/.dev
 	$(bin)/ruff check .

@@ -653,8 +653,11 @@ def unrecorded(xp: Namespace) -> AbstractContextManager[Any]:
 
 
 def quiet(xp: Namespace) -> AbstractContextManager[Any]:
-    """A context in which NumPy does not warn of infinities and NaN that masks take out again."""
-    if "numpy" in xp.__name__ and not is_jax(xp):
+    """A context in which NumPy does not warn of infinities and NaN that masks take out again.
+
+    The arrays of mparray are made of NumPy's.
+    """
+    if ("numpy" in xp.__name__ and not is_jax(xp)) or xp.__name__ == "mparray":
         context: AbstractContextManager[Any] = sys.modules["numpy"].errstate(all="ignore")
         return context
     return nullcontext()

@@ -1,7 +1,12 @@
-"""The contract on libraries that are heavy or odd; `make test-extended` installs them."""
+"""The contract on libraries that are heavy or odd; `make test-extended` installs them.
+
+A brief look at one example of each set, and with ``WHOLE=1`` all of it at all of them: hours, for
+every operation is a graph on dask, a kernel on dpnp, a model in ONNX.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,22 +16,49 @@ import pytest
 import normconstraints as nc
 from normconstraints.testing import BACKENDS, Result, examples, parametrize_with_checks
 
+WHOLE = bool(os.environ.get("WHOLE"))
 FIRST = list({type(c): c for c in reversed(examples())}.values())
+CHOSEN = examples() if WHOLE else FIRST
 
 Check = Callable[[], list[Result]]
 Record = Callable[[str, object], None]
+# Thousands of operations for each input, which take dpnp minutes.
+LONG = () if WHOLE else (nc.Correlation, nc.ConvOperatorBall)
+
+# >>> x = dask.array.ones((8, 6), chunks=(5, 4))[0:6:2]  # rows in chunks of 3 and of none
+# >>> x.max(axis=0).compute() raises a ValueError of concatenate, x.sum(axis=0) does not
+EMPTY_CHUNK = "dask takes no maximum over an axis with a chunk of no entries, and Masked makes one"
+STEPPED = [c for c in FIRST if type(c) is nc.Masked]
 
 
-# One example of each set where every operation is dear: a graph on dask, a kernel on dpnp.
-@parametrize_with_checks(FIRST, backends=["dask", "dpnp"])
-def test_contract_of_slow_ones(check: Check, record_property: Record) -> None:
+@parametrize_with_checks([c for c in FIRST if c not in STEPPED], backends=["dask"], brief=not WHOLE)
+def test_dask(check: Check, record_property: Record) -> None:
+    record_property("checks", len(check()))
+
+
+@parametrize_with_checks(
+    STEPPED, backends=["dask"], expected_failures={"traceable": EMPTY_CHUNK}, brief=not WHOLE
+)
+def test_dask_with_chunks_of_no_entries(check: Check, record_property: Record) -> None:
+    results = check()
+    for result in results:
+        if result.status == "expected failure":
+            assert "dimensions except for the concatenation axis" in result.message
+    record_property("checks", sum(r.status == "passed" for r in results))
+
+
+@pytest.mark.timeout(3600 if WHOLE else 300)
+@parametrize_with_checks(
+    [c for c in FIRST if not isinstance(c, LONG)], backends=["dpnp"], brief=not WHOLE
+)
+def test_dpnp(check: Check, record_property: Record) -> None:
     record_property("checks", len(check()))
 
 
 POLAR = [c for c in examples() if getattr(c, "method", "") == "polar"]
 
 
-@parametrize_with_checks([c for c in examples() if c not in POLAR], backends=["mlx"])
+@parametrize_with_checks([c for c in CHOSEN if c not in POLAR], backends=["mlx"], brief=not WHOLE)
 def test_contract(check: Check, record_property: Record) -> None:
     record_property("checks", len(check()))
 
@@ -53,12 +85,15 @@ TO_ZERO = [c for c in examples() if isinstance(c, nc.LInfBall) and isinstance(c.
 # That with a part in which zeros with a sign are chosen among others.
 SIGNED = [c for c in examples() if type(c) is nc.Masked and type(c.constraint) is nc.MaxNorm]
 
+# That whose last step decides by a norm of what was just rounded.
+ROUNDED = [c for c in examples() if type(c) is nc.Intersection and c.rounds == 6]
+
 
 # Not the long products: a model of them takes minutes for each shape, and numbers of 50 digits too.
-QUICK = [c for c in examples() if c not in (*TO_ZERO, *SIGNED, *POLAR)]
+QUICK = [c for c in CHOSEN if c not in (*TO_ZERO, *SIGNED, *ROUNDED, *POLAR)]
 
 
-@parametrize_with_checks(QUICK, backends=["ndonnx"])
+@parametrize_with_checks(QUICK, backends=["ndonnx"], brief=not WHOLE)
 def test_ndonnx(check: Check, record_property: Record) -> None:
     record_property("checks", len(check()))
 
@@ -86,6 +121,23 @@ def test_ndonnx_with_zeros_in_a_part(check: Check, record_property: Record) -> N
     record_property("checks", sum(r.status == "passed" for r in results))
 
 
+# onnxruntime 1.32, without any optimisation: it has no Where in float16, and with the casts that it
+# puts around its own it drops ours. With h = astype(w, float16), float64 in, the model of
+# astype(where(h > 0, h, -h), float64) gives w, not rounded.
+NOT_ROUNDED = "onnxruntime drops a cast to float16 between others, and with it the rounding"
+
+
+@parametrize_with_checks(
+    ROUNDED,
+    backends=["ndonnx"],
+    expected_failures=dict.fromkeys(("arrives", "idempotent"), NOT_ROUNDED),
+)
+def test_ndonnx_rounded_on_the_way(check: Check, record_property: Record) -> None:
+    results = check()
+    assert {r.dtype for r in results if r.status == "expected failure"} == {"float16"}
+    record_property("checks", sum(r.status == "passed" for r in results))
+
+
 # >>> mpmath.mpf(-0.0) is stored as (0, 0, 0, 0), and math.copysign(1, mpmath.mpf(-0.0)) is 1.0
 NO_NEGATIVE_ZERO = "mpmath has no negative zero, so that the sign is lost on the way in"
 
@@ -101,7 +153,9 @@ def test_mparray_clipped_to_zero(check: Check, record_property: Record) -> None:
     record_property("checks", sum(r.status == "passed" for r in results))
 
 
-@parametrize_with_checks(QUICK, backends=["mparray"], expected_failures=UNSIGNED)
+@parametrize_with_checks(
+    [*QUICK, *ROUNDED], backends=["mparray"], expected_failures=UNSIGNED, brief=not WHOLE
+)
 def test_mparray(check: Check, record_property: Record) -> None:
     results = check()
     expected = [r for r in results if r.status == "expected failure"]
