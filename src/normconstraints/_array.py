@@ -230,6 +230,11 @@ def boolean(xp: Namespace) -> Any:
     return xp.bool_ if name_of(xp) == "mlx" else xp.bool
 
 
+def trues_like(x: Array, xp: Namespace) -> Array:
+    """True for every entry of `x`."""
+    return xp.ones_like(x, dtype=boolean(xp))
+
+
 def tally(mask: Array, axes: tuple[int, ...], xp: Namespace) -> Array:
     """How many entries are true over `axes`, which are kept with length 1."""
     # Integers: in single precision a count is exact to 2**24 only.

@@ -200,5 +200,5 @@ def wrapped_diagonal_means(x: Array, matrices: MatrixGroups) -> Array:
 def below_diagonal(x: Array, matrices: MatrixGroups) -> Array:
     """True on the diagonals of matrices and below them."""
     xp = matrices.xp
-    ones = xp.ones_like(x, dtype=_array.boolean(xp))
+    ones = _array.trues_like(x, xp)
     return _array.places(ones, x.ndim - 2, xp) >= _array.places(ones, x.ndim - 1, xp)

@@ -260,7 +260,7 @@ class Matrices:
         """
         xp = self.xp
         rows, cols = (side[..., 0] for side in system.right)
-        place = running_count(xp.ones_like(z, dtype=_array.boolean(xp)), xp)
+        place = running_count(_array.trues_like(z, xp), xp)
         place = xp.astype(place, z.dtype)
         shape = (_TRIALS, *[1 for _ in z.shape])
         lengths = xp.reshape(self.constant(tuple(4.0**-i for i in range(_TRIALS))), shape)
@@ -337,7 +337,7 @@ class _System:
         free = (tuple(float(x > 0) for x in side) for side in (rows, cols))
         open_rows, open_cols = (matrices.constant(side) for side in free)
         self.open = (xp.reshape(open_rows, (m, 1)) > 0) & (xp.reshape(open_cols, (1, n)) > 0)
-        place = running_count(xp.ones_like(z[..., :1, :], dtype=_array.boolean(xp)), xp)
+        place = running_count(_array.trues_like(z[..., :1, :], xp), xp)
         self.diagonal = xp.astype(place == xp.matrix_transpose(place), z.dtype)
 
     @staticmethod

@@ -307,7 +307,7 @@ class CappedSimplex(Grouped, Convex, HasLMO, HasSample):
                 f"CappedSimplex: lower and upper must be given for a linear minimiser, got {self!r}"
             )
         section = self._section(g)
-        return section.groups.put_back(section.vertex(), xp.ones_like(g, dtype=_array.boolean(xp)))
+        return section.groups.put_back(section.vertex(), _array.trues_like(g, xp))
 
     def _sample(self, like: Array, draw: Draw, xp: Namespace) -> Array:
         section = self._section(like)

@@ -162,12 +162,12 @@ class GroupL1Ball(Grouped, Ball, HasDualNorm, HasLMO, HasSample):
         zero = norms.scaled == 0
         direction = inner.measured * (-radius / xp.where(zero, 1.0, norms.scaled))
         ends = xp.where(chosen & ~zero, direction, xp.zeros_like(direction))
-        return groups.put_back(ends, xp.ones_like(ends, dtype=_array.boolean(xp)))
+        return groups.put_back(ends, _array.trues_like(ends, xp))
 
     def _dual_norm(self, g: Array, xp: Namespace) -> Array:
         inner = self._inner(g)
         largest = inner.outer.max(inner.lengths) / inner.unit
-        return inner.groups.report(largest, xp.ones_like(largest, dtype=_array.boolean(xp)))
+        return inner.groups.report(largest, _array.trues_like(largest, xp))
 
     def _sample(self, like: Array, draw: Draw, xp: Namespace) -> Array:
         inner = self._inner(like)

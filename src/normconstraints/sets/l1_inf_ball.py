@@ -232,12 +232,12 @@ class L1InfBall(Grouped, Ball, HasDualNorm, HasLMO, HasSample):
         chosen = rows.across.top(rows.within.sum(rows.sizes))
         lengths = xp.where(chosen & (rows.sizes > 0), -radius, 0.0 * rows.sizes)
         ends = rows.polar.with_sizes(lengths)
-        return rows.groups.put_back(ends, xp.ones_like(ends, dtype=_array.boolean(xp)))
+        return rows.groups.put_back(ends, _array.trues_like(ends, xp))
 
     def _dual_norm(self, g: Array, xp: Namespace) -> Array:
         rows = _Rows(g, self.axis, self.group_axis)
         largest = rows.across.max(rows.within.sum(rows.sizes)) / rows.unit / rows.polar.unit
-        return rows.groups.report(largest, xp.ones_like(largest, dtype=_array.boolean(xp)))
+        return rows.groups.report(largest, _array.trues_like(largest, xp))
 
     def _sample(self, like: Array, draw: Draw, xp: Namespace) -> Array:
         rows = _Rows(like, self.axis, self.group_axis)

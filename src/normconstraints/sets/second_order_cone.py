@@ -32,7 +32,7 @@ class _Cone:
     def __init__(self, groups: Groups) -> None:
         xp = groups.xp
         self.groups = groups
-        flat = running_count(groups.flat(xp.ones_like(groups.w, dtype=_array.boolean(xp))), xp)
+        flat = running_count(groups.flat(_array.trues_like(groups.w, xp)), xp)
         self.last = groups.unflat(flat == groups.size)
         with _array.quiet(xp):
             norms = measure(groups.w, groups.axes, xp, groups.precision)

@@ -138,7 +138,7 @@ class WeightedL1Ball(Grouped, Ball, HasDualNorm, HasLMO, HasSample):
         groups = self._groups(g)
         y = Polar(groups)
         largest = groups.max(y.sizes / groups.entries(self.weights, "weights")) / y.unit
-        return groups.report(largest, xp.ones_like(largest, dtype=_array.boolean(xp)))
+        return groups.report(largest, _array.trues_like(largest, xp))
 
     def _sample(self, like: Array, draw: Draw, xp: Namespace) -> Array:
         groups = self._groups(like)
