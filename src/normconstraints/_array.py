@@ -595,7 +595,7 @@ def repeat(
     return state
 
 
-# From so many entries on, a reading costs more than to compile both ways.
+# From so many entries on a reading is worth what it takes to compile the loop.
 _LARGE = 2**18
 
 
@@ -604,7 +604,9 @@ def can_choose(w: Array, xp: Namespace) -> bool:
 
     The choice is one for all groups, which parts of an array would have to exchange.
     """
-    if not is_jax(xp) or math.prod(w.shape) < _LARGE or _exchanging:
+    if not is_jax(xp) or _exchanging or not all(isinstance(n, int) for n in w.shape):
+        return False  # a dimension of what is exported may be a symbol
+    if math.prod(w.shape) < _LARGE:
         return False
     # What is traced and not compiled, a derivative or a batch, would compile anew at each call.
     compiled = sys.modules["jax"].interpreters.partial_eval.DynamicJaxprTracer

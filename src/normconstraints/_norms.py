@@ -67,9 +67,10 @@ def project_length(
             return out
     if precision.wide is not None and not precision.is_complex and _array.is_plain_cuda(w):
         return _in_few_calls(w, axes, goal, values, rate, out, xp, precision)
-    whole = type(rate) is float and rate == 1
-    if precision.scaled and not precision.is_complex and whole and _array.can_choose(w, xp):
-        return _in_few_readings(w, axes, goal, values, xp, precision)
+    if library is None and precision.scaled and not precision.is_complex:
+        whole = type(rate) is float and rate == 1
+        if whole and _array.can_choose(w, xp):
+            return _in_few_readings(w, axes, goal, values, xp, precision)
     norms = measure(w, axes, xp, precision, library)
     length, moved = goal(norms, **values)
     return rescale(w, norms, length, moved, library, rate, out)

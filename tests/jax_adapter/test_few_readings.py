@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -204,6 +205,18 @@ def test_weights_on_a_mesh_have_no_loop() -> None:
     w = jax.device_put(jnp.ones(LARGE.shape), NamedSharding(mesh, PartitionSpec("x")))
     compiled = jax.jit(nc.MaxNorm(3.0, axis=1).project).lower(w).compile()
     assert readings(compiled) == (3, False)
+
+
+@pytest.mark.usefixtures("all_large")
+def test_any_number_of_groups_can_be_exported() -> None:
+    constraint = nc.MaxNorm(1.0, axis=1)
+    shape = jax.export.symbolic_shape("units, 64")
+    exported = jax.export.export(jax.jit(constraint.project))(
+        jax.ShapeDtypeStruct(shape, "float32")
+    )
+    for units in (3, 512):
+        w = jnp.ones((units, 64))
+        np.testing.assert_array_equal(exported.call(w), constraint.project(w))
 
 
 def test_parts_of_groups_have_no_loop() -> None:
