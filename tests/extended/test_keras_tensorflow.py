@@ -1,7 +1,11 @@
-"""The contract on TensorFlow: eager, in graphs, compiled by XLA, and differentiated by a tape."""
+"""The contract on TensorFlow: eager, in graphs, compiled by XLA, and differentiated by a tape.
+
+A brief look at one example of each set; eager, ``WHOLE=1`` takes all of it at all of them.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -22,8 +26,10 @@ if BACKEND != "tensorflow":
 Check = Callable[[], list[Result]]
 Record = Callable[[str, object], None]
 
-# Thousands of operations, each of which is dear: a brief look.
-LONG = (nc.Birkhoff, nc.Transport)
+WHOLE = bool(os.environ.get("WHOLE"))
+# Thousands of operations, each of which is dear: a brief look. More than five minutes take some.
+LONGEST = (nc.Correlation, nc.ConvOperatorBall)
+LONG = (nc.Birkhoff, nc.Transport, *LONGEST)
 SLOW = [c for c in examples() if isinstance(c, LONG) or getattr(c, "method", "") == "polar"]
 ALL = [c for c in examples() if c not in SLOW]
 FIRST = list({type(c): c for c in reversed(ALL)}.values())
@@ -52,12 +58,15 @@ FEW = [
 ]
 
 
-@parametrize_with_checks(ALL, backends=[Keras()])
+@parametrize_with_checks(ALL if WHOLE else FIRST, backends=[Keras()], brief=not WHOLE)
 def test_contract(check: Check, record_property: Record) -> None:
     record_property("checks", len(check()))
 
 
-@parametrize_with_checks(SLOW, backends=[Keras()], brief=True)
+@pytest.mark.timeout(3600 if WHOLE else 300)
+@parametrize_with_checks(
+    [c for c in SLOW if WHOLE or not isinstance(c, LONGEST)], backends=[Keras()], brief=True
+)
 def test_contract_of_slow_ones(check: Check, record_property: Record) -> None:
     record_property("checks", len(check()))
 
