@@ -123,9 +123,14 @@ class Rows:
         share = -(-len(blocks) // count)
         chunks = [blocks[i : i + share] for i in range(0, len(blocks), share)]
         # A pool for each call: one that is kept would not survive a fork, and starting it costs
-        # little beside what an array of this size costs.
-        with ThreadPoolExecutor(count) as pool:
-            return [found for chunk in pool.map(work, chunks) for found in chunk]
+        # little beside what an array of this size costs. The thread that asks works too: where it
+        # waited, sums took a third longer.
+        with ThreadPoolExecutor(max(1, len(chunks) - 1)) as pool:
+            others = [pool.submit(work, chunk) for chunk in chunks[1:]]
+            found = work(chunks[0])
+            for other in others:
+                found += other.result()
+        return found
 
 
 def row(x: Any, rows: slice) -> Any:
