@@ -614,7 +614,7 @@ def can_choose(w: Array, xp: Namespace) -> bool:
 
 
 def on_cpu(there: Callable[..., Array], elsewhere: Callable[..., Array], *operands: Any) -> Array:
-    """What JAX compiles in one way for a CPU and in another for accelerators, which wait to choose.
+    """``there(*operands)`` where JAX compiles for a CPU, else ``elsewhere(*operands)``.
 
     Both compute the same, and `elsewhere` is what derivatives are taken of.
     """

@@ -123,8 +123,8 @@ class Rows:
         share = -(-len(blocks) // count)
         chunks = [blocks[i : i + share] for i in range(0, len(blocks), share)]
         # A pool for each call: one that is kept would not survive a fork, and starting it costs
-        # little beside what an array of this size costs. The thread that asks works too: where it
-        # waited, sums took a third longer.
+        # little beside what an array of this size costs. The thread that asks works too: beside one
+        # that waits the others took longer.
         with ThreadPoolExecutor(max(1, len(chunks) - 1)) as pool:
             others = [pool.submit(work, chunk) for chunk in chunks[1:]]
             found = work(chunks[0])

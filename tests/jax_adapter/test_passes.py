@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import pytest
+from compiled import readings
 
 import normconstraints as nc
 from normconstraints_jax import project
@@ -15,12 +15,7 @@ from normconstraints_jax import project
 
 def passes(function: Any, w: Any) -> int:
     """The operations of the compiled program that take the weight itself."""
-    text = jax.jit(function, donate_argnums=0).lower(w).compile().as_text()
-    assert text is not None
-    entry = text[text.index("ENTRY ") :]
-    (name,) = re.findall(r"(%\S+) = f32\[\S+ parameter\(0\)", entry)
-    calls = re.findall(r"= \S+ \w[\w-]*\((.*?)\)", entry)
-    return sum(name in [operand.strip() for operand in call.split(",")] for call in calls)
+    return readings(jax.jit(function, donate_argnums=0).lower(w).compile())[0]
 
 
 def by_keras(w: Any) -> Any:
