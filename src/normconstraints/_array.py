@@ -609,7 +609,8 @@ def can_choose(w: Array, xp: Namespace) -> bool:
     if math.prod(w.shape) < _LARGE:
         return False
     # What is traced and not compiled, a derivative or a batch, would compile anew at each call.
-    compiled = sys.modules["jax"].interpreters.partial_eval.DynamicJaxprTracer
+    # Where JAX has no such class any more, nothing is chosen.
+    compiled = getattr(sys.modules["jax"].interpreters.partial_eval, "DynamicJaxprTracer", ())
     return isinstance(w, compiled) and bool(w.aval.sharding.mesh.empty)
 
 
